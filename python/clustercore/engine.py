@@ -1,0 +1,269 @@
+"""The engine from Python: what crosses the border, and nothing that decides."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from clustercore import _core
+from clustercore.bars import Bars, parse_interval
+from clustercore.errors import ConfigError
+from clustercore.instruments import Instrument
+from clustercore.sessions import Sessions, load_sessions
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from numpy.typing import NDArray
+
+    from clustercore.config import Config
+    from clustercore.events import Event
+
+__all__ = ["Engine", "frames_from_events"]
+
+
+class Engine:
+    """One state machine for backtest, paper trading and live.
+
+    ``run`` over many bars is a fold of ``step`` over one: any cut of the bars gives the same
+    events, bit for bit. The engine never looks at a clock and holds no bar that has not ended.
+
+    Parameters
+    ----------
+    config : Config
+        Every setting.
+    instrument : Instrument or str
+        What is traded, or a root such as ``"ES"``.
+    sessions : Sessions, optional
+        The session table; by default the packaged one with the configured hours.
+    interval : str or timedelta
+        Length of a bar.
+
+    Raises
+    ------
+    ConfigError
+        When a window is shorter than a bar.
+
+    Examples
+    --------
+    >>> from clustercore.config import Config
+    >>> engine = Engine(Config.preset(), "ES")
+    >>> engine.step(1_704_207_600_000_000_000, 4770 * 10**9, 4771 * 10**9, 4770 * 10**9,
+    ...             4771 * 10**9, 1200, symbol="ESH4")
+    []
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        instrument: Instrument | str,
+        sessions: Sessions | None = None,
+        interval: str | timedelta | int = "1m",
+    ) -> None:
+        if isinstance(instrument, str):
+            instrument = Instrument.builtin(instrument)
+        if sessions is None:
+            sessions = load_sessions(
+                instrument.calendar, hours=config.session.hours, day=config.session.day
+            )
+        self.config = config
+        self.instrument = instrument
+        self.sessions = sessions
+        self.interval_ns = interval if isinstance(interval, int) else parse_interval(interval)
+        self.config_id = config.id_for(instrument)
+        self._core = _core.Engine(
+            config.to_dict(),
+            self.config_id,
+            {
+                "root": instrument.root,
+                "tick_nanos": instrument.tick_nanos,
+                "point_value": float(instrument.point_value),
+                "commission": float(instrument.commission),
+                "margin": instrument.margin,
+            },
+            sessions.columns(),
+            self.interval_ns,
+        )
+        self.step = self._core.step
+
+    def run(
+        self,
+        bars: Bars,
+        *,
+        actionable: NDArray[np.bool_] | None = None,
+        finish: bool = False,
+    ) -> dict[str, pl.DataFrame]:
+        """Take many bars.
+
+        Parameters
+        ----------
+        bars : Bars
+            Bars in time order, of the engine's interval and instrument.
+        actionable : ndarray of bool, shape (n_bars,), optional
+            Whether each bar came in time to act on; all when absent.
+        finish : bool
+            Close the last interval and write the rows of trades that are still open.
+
+        Returns
+        -------
+        dict of str to polars.DataFrame
+            ``clusters signals orders trades equity risk``; prices in points, times UTC.
+
+        Raises
+        ------
+        DataError
+            When a bar is refused; the engine is then as it was.
+        """
+        if bars.interval_ns != self.interval_ns:
+            raise ConfigError(
+                "bars of another interval than the engine's",
+                field="interval",
+                found=f"{bars.interval_ns} ns",
+                expected=f"{self.interval_ns} ns",
+            )
+        columns = bars.columns_nanos()
+        context = bars.frame["context"]
+        raw = self._core.run(
+            columns["ts_event"],
+            columns["open"],
+            columns["high"],
+            columns["low"],
+            columns["close"],
+            columns["volume"],
+            _stretches(bars.frame["symbol"]),
+            context.to_numpy() if context.any() else None,
+            actionable,
+            finish,
+        )
+        return {name: self._to_frame(name, frame) for name, frame in raw.items()}
+
+    def trade(self, ts_ns: int, price_nanos: int, size: int) -> None:
+        """Take a trade for the profile; it comes before the bar that holds it.
+
+        Raises
+        ------
+        DataError
+            When the price or size is not usable, or the bar that holds it was already taken.
+        """
+        self._core.trade(ts_ns, price_nanos, size)
+
+    def advance(self, ts_ns: int) -> list[Event]:
+        """Say that every interval ending at or before ``ts_ns`` is closed."""
+        return self._core.advance(ts_ns)
+
+    def extend_sessions(self, sessions: Sessions) -> None:
+        """Add sessions to the table.
+
+        Raises
+        ------
+        DataError
+            When they overlap or contradict what is known.
+        """
+        self._core.extend_sessions(sessions.columns())
+
+    def operator(self, event: str) -> list[Event]:
+        """Take the operator's word: ``"reset_halt"`` ends a halt or a pause."""
+        if event != "reset_halt":
+            raise ConfigError("no such event", field="operator", found=event, expected="reset_halt")
+        return self._core.reset_halt()
+
+    def finish(self) -> list[Event]:
+        """Close the last bar's interval and return the rows of trades that are still open."""
+        return self._core.finish()
+
+    def reset(self) -> None:
+        """Forget every bar."""
+        self._core.reset()
+
+    def counts(self) -> dict[str, int]:
+        """Return how many bars and windows went where, and what is still waiting."""
+        return self._core.counts()
+
+    def _to_frame(self, name: str, columns: dict[str, Any]) -> pl.DataFrame:
+        return to_frame(name, columns, self.config_id)
+
+
+def _stretches(symbols: pl.Series) -> list[tuple[int, str]]:
+    """Return the first row and the symbol of each stretch of one contract."""
+    if symbols.is_empty():
+        return []
+    runs = symbols.rle().struct.unnest()
+    starts = runs["len"].cast(pl.Int64).cum_sum() - runs["len"].cast(pl.Int64)
+    return list(zip(starts.to_list(), runs["value"].to_list(), strict=True))
+
+
+def to_frame(name: str, columns: dict[str, Any], config_id: str) -> pl.DataFrame:
+    """Return one frame of raw columns, with the configuration and version on every row."""
+    fields = _core.record_fields()[name]
+    series = [_series(field, columns[field["name"]]) for field in fields]
+    return pl.DataFrame(series).with_columns(
+        pl.lit(config_id).alias("config_id"),
+        pl.lit(_core.ENGINE_VERSION).alias("engine_version"),
+    )
+
+
+def _series(field: dict[str, Any], column: Any) -> pl.Series:  # noqa: ANN401
+    name, kind, nullable = field["name"], field["kind"], field["nullable"]
+    if kind in ("time", "int", "bool"):
+        values, valid = column
+        series = pl.Series(name, values)
+        if nullable:
+            series = series.zip_with(pl.Series(valid), pl.Series([None], dtype=series.dtype))
+        return series.cast(pl.Datetime("ns", "UTC")) if kind == "time" else series
+    if kind in ("price", "float"):
+        series = pl.Series(name, column)
+        return series.fill_nan(None) if nullable else series
+    if kind == "id":
+        return pl.Series(name, column, dtype=pl.String)
+    codes, words = column
+    places = pl.Series(codes.astype(np.int64)).replace(np.iinfo(np.uint32).max, None)
+    return pl.Series(name, words, dtype=pl.String).gather(places)
+
+
+def frames_from_events(events: list[Event], config_id: str) -> dict[str, pl.DataFrame]:
+    """Return the frames of ``run`` rebuilt from the events of ``step``.
+
+    States on the way (a signal that is armed, an order that works) are events but no rows.
+    """
+    rows: dict[str, list[Event]] = {name: [] for name in _core.record_fields()}
+    for event in events:
+        if getattr(event, "reason", None) not in ("armed", "working") or type(event).__name__ == "Cluster":
+            rows[_FRAMES[type(event).__name__]].append(event)
+    return {name: _event_frame(name, of_kind, config_id) for name, of_kind in rows.items()}
+
+
+_FRAMES = {
+    "Cluster": "clusters",
+    "Signal": "signals",
+    "Order": "orders",
+    "Trade": "trades",
+    "Equity": "equity",
+    "Risk": "risk",
+}
+
+_DTYPES = {
+    "time": pl.Datetime("ns", "UTC"),
+    "price": pl.Float64(),
+    "int": pl.Int64(),
+    "float": pl.Float64(),
+    "bool": pl.Boolean(),
+    "text": pl.String(),
+    "symbol": pl.String(),
+    "id": pl.String(),
+}
+
+
+def _event_frame(name: str, events: list[Event], config_id: str) -> pl.DataFrame:
+    series = []
+    for field in _core.record_fields()[name]:
+        attribute = "net_return" if field["name"] == "return" else field["name"]
+        values = [getattr(event, attribute) for event in events]
+        kind = field["kind"]
+        dtype = pl.Int64() if kind == "time" else _DTYPES[kind]
+        series.append(pl.Series(field["name"], values, dtype=dtype).cast(_DTYPES[kind]))
+    return pl.DataFrame(series).with_columns(
+        pl.lit(config_id).alias("config_id"),
+        pl.lit(_core.ENGINE_VERSION).alias("engine_version"),
+    )

@@ -1,0 +1,116 @@
+//! Bars, and the tape the engine remembers them on. Invariant: the tape holds only bars that have
+//! ended, in the order they were consumed.
+
+/// Nanoseconds in a minute.
+pub const MINUTE_NS: i64 = 60_000_000_000;
+
+/// Prices at or beyond this are refused; Databento's undefined price is one of them.
+pub const PRICE_LIMIT_NANOS: i64 = 1_000_000_000_000_000_000;
+
+/// Volumes at or beyond this are refused, so that no sum of them can overflow.
+pub const VOLUME_LIMIT: i64 = 1 << 32;
+
+/// A bar as it comes in: it covers `[start, start + interval)`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BarInput {
+    /// Start in ns UTC.
+    pub start: i64,
+    /// Open in 1e-9.
+    pub open: i64,
+    /// High in 1e-9.
+    pub high: i64,
+    /// Low in 1e-9.
+    pub low: i64,
+    /// Close in 1e-9.
+    pub close: i64,
+    /// Contracts.
+    pub volume: i64,
+}
+
+/// A bar on the tape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bar {
+    /// Start in ns UTC.
+    pub start: i64,
+    /// Open in 1e-9.
+    pub open: i64,
+    /// High in 1e-9.
+    pub high: i64,
+    /// Low in 1e-9.
+    pub low: i64,
+    /// Close in 1e-9.
+    pub close: i64,
+    /// Contracts.
+    pub volume: i64,
+    /// Contracts of all bars before it on the tape since the engine began.
+    pub volume_before: i64,
+    /// Whether the bar before it on the tape is of the same session and symbol.
+    pub follows: bool,
+}
+
+/// The bars the engine remembers.
+#[derive(Clone, Debug, Default)]
+pub struct Tape {
+    bars: Vec<Bar>,
+    volume: i64,
+}
+
+impl Tape {
+    /// Returns the bars, oldest first.
+    #[must_use]
+    pub fn bars(&self) -> &[Bar] {
+        &self.bars
+    }
+
+    /// Returns the number of bars.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.bars.len()
+    }
+
+    /// Returns whether there is no bar.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.bars.is_empty()
+    }
+
+    /// Adds a bar that has ended.
+    pub fn push(&mut self, bar: &BarInput, follows: bool) {
+        self.bars.push(Bar {
+            start: bar.start,
+            open: bar.open,
+            high: bar.high,
+            low: bar.low,
+            close: bar.close,
+            volume: bar.volume,
+            volume_before: self.volume,
+            follows,
+        });
+        self.volume += bar.volume;
+    }
+
+    /// Returns the volume of the bars `from..to`.
+    #[must_use]
+    pub fn volume_between(&self, from: usize, to: usize) -> i64 {
+        self.volume_before(to) - self.volume_before(from)
+    }
+
+    fn volume_before(&self, index: usize) -> i64 {
+        self.bars
+            .get(index)
+            .map_or(self.volume, |bar| bar.volume_before)
+    }
+
+    /// Returns the first index at or after `from` whose bar starts at or after `time`.
+    #[must_use]
+    pub fn first_at_or_after(&self, from: usize, time: i64) -> usize {
+        from + self.bars[from..].partition_point(|bar| bar.start < time)
+    }
+
+    /// Forgets the oldest bars so that `keep` remain, and returns how many went.
+    pub fn forget(&mut self, keep: usize) -> usize {
+        let gone = self.bars.len().saturating_sub(keep);
+        self.bars.drain(..gone);
+        gone
+    }
+}

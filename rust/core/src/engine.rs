@@ -1,0 +1,631 @@
+//! The engine: one state machine for backtest and live. Invariant: a bar is processed in the order
+//! of work (open, inside, end, then what falls due without a bar), and nothing later is known.
+
+use crate::bar::BarInput;
+use crate::check::{Checker, Limits, Place};
+use crate::config::{Config, ProfileSource};
+use crate::detector::{Detector, Judging, NEVER, WindowCounts};
+use crate::error::{ConfigError, DataError, Error};
+use crate::instrument::Instrument;
+use crate::record::{Frames, Sink};
+use crate::session::{Session, Sessions};
+use crate::trader::{Market, Trader};
+
+/// Bars between two looks at whether the caller wants to stop.
+const CHUNK: usize = 1 << 16;
+
+/// How many bars went where.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BarCounts {
+    /// Bars of a session.
+    pub bars: u64,
+    /// Bars that only prepare a roll.
+    pub context_bars: u64,
+    /// Bars without volume, removed.
+    pub zero_volume: u64,
+    /// Bars outside every session, left out.
+    pub outside_session: u64,
+}
+
+/// Bars as columns; all of one length.
+#[derive(Clone, Copy, Debug)]
+pub struct Columns<'a> {
+    /// Starts in ns UTC.
+    pub start: &'a [i64],
+    /// Opens in 1e-9.
+    pub open: &'a [i64],
+    /// Highs in 1e-9.
+    pub high: &'a [i64],
+    /// Lows in 1e-9.
+    pub low: &'a [i64],
+    /// Closes in 1e-9.
+    pub close: &'a [i64],
+    /// Contracts.
+    pub volume: &'a [i64],
+    /// First row and symbol of each stretch of one contract; the first begins at row 0.
+    pub stretches: &'a [(usize, u32)],
+    /// Rows that only prepare a roll.
+    pub context: Option<&'a [bool]>,
+    /// Rows that came in time to act on; all when absent.
+    pub actionable: Option<&'a [bool]>,
+}
+
+impl Columns<'_> {
+    fn bar(&self, row: usize) -> BarInput {
+        BarInput {
+            start: self.start[row],
+            open: self.open[row],
+            high: self.high[row],
+            low: self.low[row],
+            close: self.close[row],
+            volume: self.volume[row],
+        }
+    }
+
+    fn check_lengths(&self) -> Result<(), DataError> {
+        let rows = self.start.len();
+        let lengths = [
+            ("open", self.open.len()),
+            ("high", self.high.len()),
+            ("low", self.low.len()),
+            ("close", self.close.len()),
+            ("volume", self.volume.len()),
+            ("context", self.context.map_or(rows, <[bool]>::len)),
+            ("actionable", self.actionable.map_or(rows, <[bool]>::len)),
+        ];
+        for (column, length) in lengths {
+            if length != rows {
+                return Err(DataError {
+                    row: length.min(rows),
+                    column,
+                    problem: "columns differ in length".to_owned(),
+                    found: length.to_string(),
+                    expected: rows.to_string(),
+                });
+            }
+        }
+        let ordered = self.stretches.windows(2).all(|pair| pair[0].0 < pair[1].0);
+        if rows > 0 && !(ordered && self.stretches.first().is_some_and(|stretch| stretch.0 == 0)) {
+            return Err(DataError {
+                row: 0,
+                column: "symbol",
+                problem: "stretches of symbols do not cover the rows".to_owned(),
+                found: format!("{} stretches", self.stretches.len()),
+                expected: "the first at row 0, ascending".to_owned(),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// What changes as bars come.
+#[derive(Clone, Debug)]
+struct State {
+    checker: Checker,
+    detector: Detector,
+    trader: Trader,
+    counts: BarCounts,
+    symbol: Option<u32>,
+    in_context: bool,
+    /// Instant of the next thing that falls due.
+    next_due: i64,
+    /// Close of the session under way, or the distant past.
+    session_close: i64,
+    advanced: i64,
+}
+
+/// What never changes.
+#[derive(Clone, Debug)]
+struct Rules {
+    config: Config,
+    config_id: String,
+    instrument: Instrument,
+    limits: Limits,
+    interval: i64,
+    keeps_trades: bool,
+}
+
+/// The engine.
+///
+/// `run` over many bars is a fold of `step` over one.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    rules: Rules,
+    sessions: Sessions,
+    symbols: Vec<String>,
+    state: State,
+}
+
+/// A bar with what is said about it.
+#[derive(Clone, Copy, Debug)]
+pub struct Step {
+    /// The bar.
+    pub bar: BarInput,
+    /// Symbol, from [`Engine::symbol`].
+    pub symbol: u32,
+    /// Whether it came in time to act on.
+    pub actionable: bool,
+    /// Whether it only prepares a roll.
+    pub context: bool,
+}
+
+impl Engine {
+    /// Returns an engine without memory.
+    ///
+    /// # Errors
+    /// When a window is shorter than a bar, or the instrument's numbers are not usable.
+    pub fn new(
+        config: Config,
+        config_id: String,
+        instrument: Instrument,
+        sessions: Sessions,
+        interval: i64,
+    ) -> Result<Self, Error> {
+        let instrument = instrument.with(&config.instrument)?;
+        if interval <= 0 || config.cluster.minutes * crate::bar::MINUTE_NS < interval {
+            return Err(Error::Config(ConfigError {
+                field: "cluster.minutes".to_owned(),
+                problem: "a window shorter than a bar".to_owned(),
+                found: format!("{} minutes, bars of {interval} ns", config.cluster.minutes),
+                expected: "at least one bar".to_owned(),
+            }));
+        }
+        let limits = Limits::new(
+            interval,
+            instrument.tick_nanos,
+            config.instrument.check_tick,
+            config.instrument.allow_negative,
+        );
+        let rules = Rules {
+            keeps_trades: config.profile.source == ProfileSource::Trades,
+            config,
+            config_id,
+            instrument,
+            limits,
+            interval,
+        };
+        let state = State::new(&rules);
+        let sessions = Sessions::new(on_grid(sessions.all().to_vec(), interval))?;
+        Ok(Self { rules, sessions, symbols: Vec::new(), state })
+    }
+
+    /// Forgets everything but configuration, sessions and symbols.
+    pub fn reset(&mut self) {
+        self.state = State::new(&self.rules);
+    }
+
+    /// Returns the number of a symbol, new or known.
+    pub fn symbol(&mut self, name: &str) -> u32 {
+        let known = self.symbols.iter().rposition(|symbol| symbol == name);
+        known.unwrap_or_else(|| {
+            self.symbols.push(name.to_owned());
+            self.symbols.len() - 1
+        }) as u32
+    }
+
+    /// Returns the names of the symbols.
+    #[must_use]
+    pub fn symbols(&self) -> &[String] {
+        &self.symbols
+    }
+
+    /// Returns the instrument, as configured.
+    #[must_use]
+    pub fn instrument(&self) -> &Instrument {
+        &self.rules.instrument
+    }
+
+    /// Returns how many bars went where.
+    #[must_use]
+    pub fn bar_counts(&self) -> BarCounts {
+        self.state.counts
+    }
+
+    /// Returns how many windows ended where.
+    #[must_use]
+    pub fn window_counts(&self) -> WindowCounts {
+        self.state.detector.counts()
+    }
+
+    /// Returns how many signals and orders wait, and how many positions are open.
+    #[must_use]
+    pub fn waiting(&self) -> (usize, usize, usize) {
+        self.state.trader.waiting()
+    }
+
+    /// Adds sessions to the table.
+    ///
+    /// # Errors
+    /// When they overlap or contradict what is known.
+    pub fn extend_sessions(&mut self, sessions: Vec<Session>) -> Result<(), Error> {
+        Ok(self.sessions.extend(on_grid(sessions, self.rules.interval))?)
+    }
+
+    /// Takes one bar.
+    ///
+    /// # Errors
+    /// When the bar is refused; the engine is then as it was.
+    pub fn step(&mut self, step: &Step, sink: &mut dyn Sink) -> Result<(), Error> {
+        let Self { rules, sessions, symbols, state } = self;
+        let place = state
+            .check(0, step, &rules.limits, sessions)
+            .map_err(|error| named(error, symbols))?;
+        state.take(step, place, rules, sessions, symbols, sink);
+        Ok(())
+    }
+
+    /// Takes many bars. `stop` is asked now and then whether to go on.
+    ///
+    /// # Errors
+    /// When a bar is refused or `stop` says so; the engine is then as it was.
+    pub fn run(
+        &mut self,
+        columns: &Columns,
+        frames: &mut Frames,
+        mut stop: impl FnMut() -> bool,
+    ) -> Result<(), Error> {
+        columns.check_lengths()?;
+        let Self { rules, sessions, symbols, state } = self;
+        let checked = state.check_all(columns, &rules.limits, sessions);
+        checked.map_err(|error| named(error, symbols))?;
+        let before = state.clone();
+        let rows = columns.start.len();
+        let mut next = Stretch::default();
+        for from in (0..rows).step_by(CHUNK) {
+            if stop() {
+                *state = before;
+                return Err(Error::Interrupted);
+            }
+            for row in from..rows.min(from + CHUNK) {
+                let step = next.step(columns, row);
+                // Checked above in the same order from the same state, so it is not refused here.
+                let place = state.check(row, &step, &rules.limits, sessions)?;
+                state.take(&step, place, rules, sessions, symbols, frames);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a trade, which comes before the bar that holds it.
+    ///
+    /// # Errors
+    /// When its price or size is not usable, or the bar that holds it was already taken.
+    pub fn trade(&mut self, time: i64, price: i64, size: i64) -> Result<(), Error> {
+        let bar = BarInput {
+            start: time.div_euclid(self.rules.interval) * self.rules.interval,
+            open: price,
+            high: price,
+            low: price,
+            close: price,
+            volume: size.max(1),
+        };
+        let mut checker = self.state.checker.clone();
+        checker.forget_symbol();
+        let refused = checker.check(0, &bar, 0, &self.rules.limits, &self.sessions);
+        refused.map_err(|error| DataError { column: if error.column == "open" { "price" } else { error.column }, ..error })?;
+        if size <= 0 {
+            return Err(Error::Data(DataError {
+                row: 0,
+                column: "size",
+                problem: "size not allowed".to_owned(),
+                found: size.to_string(),
+                expected: "1 or more".to_owned(),
+            }));
+        }
+        if self.rules.keeps_trades {
+            self.state.detector.push_trade(time, price, size);
+        }
+        Ok(())
+    }
+
+    /// Says that every interval that ends at or before `time` is closed.
+    pub fn advance(&mut self, time: i64, sink: &mut dyn Sink) {
+        let time = time.div_euclid(self.rules.interval) * self.rules.interval;
+        let Self { rules, sessions: _, symbols, state } = self;
+        state.advance(time, rules, symbols, sink);
+    }
+
+    /// Ends halt and pause at the operator's word.
+    pub fn reset_halt(&mut self, sink: &mut dyn Sink) {
+        let time = self.state.trader.last_end().max(self.state.advanced);
+        self.state.trader.reset_halt(time, &self.rules.instrument, sink);
+    }
+
+    /// Closes the last bar's interval and writes the rows of trades that are still open.
+    pub fn finish(&mut self, sink: &mut dyn Sink) {
+        if self.state.counts.bars > 0 {
+            self.advance(self.state.trader.last_end(), sink);
+        }
+        self.state.trader.open_trades(&self.rules.config, &self.rules.instrument, sink);
+    }
+}
+
+/// Returns the sessions, each closing with the bar that holds its close.
+fn on_grid(mut sessions: Vec<Session>, interval: i64) -> Vec<Session> {
+    for session in &mut sessions {
+        session.close = -(-session.close).div_euclid(interval) * interval;
+    }
+    sessions
+}
+
+/// Puts the names of symbols in place of their numbers.
+fn named(error: DataError, symbols: &[String]) -> Error {
+    if error.column != "symbol" {
+        return Error::Data(error);
+    }
+    let name = |text: &str| {
+        let number = text.rsplit(' ').next().and_then(|number| number.parse::<usize>().ok());
+        number.and_then(|number| symbols.get(number)).cloned().unwrap_or_else(|| text.to_owned())
+    };
+    Error::Data(DataError { found: name(&error.found), expected: name(&error.expected), ..error })
+}
+
+/// Walks over the stretches of symbols.
+#[derive(Clone, Copy, Debug, Default)]
+struct Stretch {
+    next: usize,
+    symbol: u32,
+}
+
+impl Stretch {
+    #[inline]
+    fn step(&mut self, columns: &Columns, row: usize) -> Step {
+        if let Some(&(first, symbol)) = columns.stretches.get(self.next) {
+            if first == row {
+                self.symbol = symbol;
+                self.next += 1;
+            }
+        }
+        Step {
+            bar: columns.bar(row),
+            symbol: self.symbol,
+            actionable: columns.actionable.is_none_or(|flags| flags[row]),
+            context: columns.context.is_some_and(|flags| flags[row]),
+        }
+    }
+}
+
+impl State {
+    fn new(rules: &Rules) -> Self {
+        let keep = Trader::reach(&rules.config, rules.interval) + 1;
+        Self {
+            checker: Checker::default(),
+            detector: Detector::new(&rules.config, rules.interval, rules.instrument.tick_nanos, keep),
+            trader: Trader::new(&rules.config, &rules.instrument, rules.interval),
+            counts: BarCounts::default(),
+            symbol: None,
+            in_context: false,
+            next_due: NEVER,
+            session_close: i64::MIN,
+            advanced: i64::MIN,
+        }
+    }
+
+    #[inline]
+    fn check(&mut self, row: usize, step: &Step, limits: &Limits, sessions: &Sessions) -> Result<Place, DataError> {
+        let before = self.checker.clone();
+        let checked = if step.context {
+            self.checker.check_context(row, &step.bar, limits, sessions)
+        } else {
+            self.checker.check(row, &step.bar, step.symbol, limits, sessions)
+        };
+        if checked.is_err() {
+            self.checker = before;
+        }
+        checked
+    }
+
+    /// Checks a batch without changing anything.
+    fn check_all(&self, columns: &Columns, limits: &Limits, sessions: &Sessions) -> Result<(), DataError> {
+        let mut checker = self.checker.clone();
+        let mut next = Stretch::default();
+        for row in 0..columns.start.len() {
+            let step = next.step(columns, row);
+            if step.context {
+                let place = checker.check_context(row, &step.bar, limits, sessions)?;
+                if let Place::Session(session) = place {
+                    checker.advance(sessions.all()[session].close);
+                }
+            } else {
+                checker.check(row, &step.bar, step.symbol, limits, sessions)?;
+            }
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn take(
+        &mut self,
+        step: &Step,
+        place: Place,
+        rules: &Rules,
+        sessions: &Sessions,
+        symbols: &[String],
+        sink: &mut dyn Sink,
+    ) {
+        match place {
+            Place::Empty => self.counts.zero_volume += 1,
+            Place::Outside => self.counts.outside_session += 1,
+            Place::Session(session) if step.context => self.take_context(step, session, rules, sessions, symbols, sink),
+            Place::Session(session) => {
+                self.counts.bars += 1;
+                self.process(step, session, rules, sessions, symbols, sink);
+            }
+        }
+    }
+
+    fn take_context(
+        &mut self,
+        step: &Step,
+        session: usize,
+        rules: &Rules,
+        sessions: &Sessions,
+        symbols: &[String],
+        sink: &mut dyn Sink,
+    ) {
+        self.counts.context_bars += 1;
+        let table = &sessions.all()[session];
+        if !self.in_context {
+            self.advance(table.close, rules, symbols, sink);
+            self.change_symbol(step.symbol, rules, sink);
+            self.in_context = true;
+        }
+        self.detector.push_context(&step.bar, session, table, &rules.config);
+    }
+
+    fn change_symbol(&mut self, symbol: u32, rules: &Rules, sink: &mut dyn Sink) {
+        if self.symbol == Some(symbol) {
+            return;
+        }
+        if self.symbol.is_some_and(|known| known != symbol) {
+            self.trader.leave_stale(&rules.config, &rules.instrument, sink);
+        }
+        self.symbol = Some(symbol);
+        self.detector.change_symbol(symbol);
+    }
+
+    /// Works through one bar of a session.
+    #[inline]
+    fn process(
+        &mut self,
+        step: &Step,
+        session: usize,
+        rules: &Rules,
+        sessions: &Sessions,
+        symbols: &[String],
+        sink: &mut dyn Sink,
+    ) {
+        let bar = &step.bar;
+        let end = bar.start + rules.interval;
+        if self.next_due <= bar.start {
+            self.fall_due(bar.start, rules, symbols, sink);
+        }
+        if bar.start >= self.session_close {
+            self.open_session(step, session, rules, sessions, symbols, sink);
+        }
+        if self.trader.is_idle() {
+            if self.next_due < end {
+                self.fall_due(end - 1, rules, symbols, sink);
+            }
+            self.detector.push(bar, &rules.config);
+            self.trader.pass(bar);
+        } else {
+            self.work(bar, step.actionable, end, rules, symbols, sink);
+        }
+        if self.detector.due(&rules.config) <= end {
+            self.judge(end, Some(bar), step.actionable, rules, symbols, sink);
+            self.schedule(rules);
+        }
+        if self.next_due <= end {
+            self.fall_due(end, rules, symbols, sink);
+        }
+    }
+
+    /// The order of work of a bar in which something is pending, working or open.
+    fn work(&mut self, bar: &BarInput, actionable: bool, end: i64, rules: &Rules, symbols: &[String], sink: &mut dyn Sink) {
+        let surroundings = market(&self.detector, self.symbol, self.session_close, rules, symbols);
+        self.trader.at_open(bar, surroundings, sink);
+        self.schedule(rules);
+        if self.next_due < end {
+            self.fall_due(end - 1, rules, symbols, sink);
+        }
+        let surroundings = market(&self.detector, self.symbol, self.session_close, rules, symbols);
+        self.trader.inside(bar, surroundings, sink);
+        self.detector.push(bar, &rules.config);
+        let surroundings = market(&self.detector, self.symbol, self.session_close, rules, symbols);
+        self.trader.at_end(bar, surroundings, sink);
+        self.trader.retest(bar, actionable, surroundings, sink);
+        self.schedule(rules);
+    }
+
+    /// Judges the windows that are due at an instant.
+    fn judge(
+        &mut self,
+        instant: i64,
+        bar: Option<&BarInput>,
+        actionable: bool,
+        rules: &Rules,
+        symbols: &[String],
+        sink: &mut dyn Sink,
+    ) {
+        while self.detector.due(&rules.config) <= instant {
+            let judging = Judging { instant, last_confirmed: self.trader.last_confirmed() };
+            if let Some(armed) = self.detector.judge(judging, &rules.config, sink) {
+                let surroundings = market(&self.detector, self.symbol, self.session_close, rules, symbols);
+                self.trader.arm(armed, bar, actionable, surroundings, sink);
+            }
+        }
+    }
+
+    fn open_session(
+        &mut self,
+        step: &Step,
+        session: usize,
+        rules: &Rules,
+        sessions: &Sessions,
+        symbols: &[String],
+        sink: &mut dyn Sink,
+    ) {
+        let table = &sessions.all()[session];
+        self.in_context = false;
+        self.change_symbol(step.symbol, rules, sink);
+        self.detector.open_session(session, table, &rules.config);
+        self.session_close = table.close;
+        let surroundings = market(&self.detector, self.symbol, self.session_close, rules, symbols);
+        self.trader.open_session(step.bar.start, surroundings, sink);
+        self.schedule(rules);
+        if self.next_due <= step.bar.start {
+            self.fall_due(step.bar.start, rules, symbols, sink);
+        }
+    }
+
+    /// Works through everything that falls due without a bar until `until`.
+    fn fall_due(&mut self, until: i64, rules: &Rules, symbols: &[String], sink: &mut dyn Sink) {
+        while self.next_due <= until {
+            let instant = self.next_due;
+            self.judge(instant, None, true, rules, symbols, sink);
+            self.trader.fall_due(instant, &rules.config, sink);
+            if self.session_close <= instant {
+                self.trader.close_session(instant, &rules.instrument, sink);
+                self.detector.close_session(&rules.config);
+                self.session_close = i64::MIN;
+            }
+            self.schedule(rules);
+        }
+    }
+
+    /// Finds the instant of the next thing that falls due.
+    #[inline]
+    fn schedule(&mut self, rules: &Rules) {
+        let close = if self.session_close == i64::MIN { NEVER } else { self.session_close };
+        self.next_due = close.min(self.detector.due(&rules.config)).min(self.trader.due());
+    }
+
+    fn advance(&mut self, time: i64, rules: &Rules, symbols: &[String], sink: &mut dyn Sink) {
+        if time <= self.advanced {
+            return;
+        }
+        self.advanced = time;
+        self.checker.advance(time);
+        self.fall_due(time, rules, symbols, sink);
+    }
+}
+
+fn market<'a>(
+    detector: &'a Detector,
+    symbol: Option<u32>,
+    session_close: i64,
+    rules: &'a Rules,
+    symbols: &'a [String],
+) -> Market<'a> {
+    Market {
+        config: &rules.config,
+        config_id: &rules.config_id,
+        instrument: &rules.instrument,
+        tape: detector.tape(),
+        symbol_first: detector.symbol_first(),
+        symbol_name: symbol.and_then(|symbol| symbols.get(symbol as usize)).map_or("", String::as_str),
+        session: detector.session().map_or(usize::MAX, |(index, _)| index),
+        session_close,
+    }
+}

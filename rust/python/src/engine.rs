@@ -1,0 +1,357 @@
+//! The engine as a Python class.
+
+use std::sync::{Mutex, MutexGuard, TryLockError};
+
+use clustercore_core::bar::BarInput;
+use clustercore_core::engine::{Columns, Engine, Step};
+use clustercore_core::error::Error;
+use clustercore_core::instrument::{Instrument, NANOS_PER_POINT};
+use clustercore_core::record::{Event, Frames};
+use clustercore_core::session::{Interval, Session, Sessions};
+use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList};
+
+use crate::config::read_config;
+use crate::errors::{data_error, exceptions, guarded, raise};
+use crate::frames::{to_columns, to_event};
+
+struct Inner {
+    engine: Engine,
+    events: Vec<Event>,
+    symbol: u32,
+    /// After a fault inside the engine nothing but `reset` is accepted.
+    faulty: bool,
+}
+
+/// The volume-cluster engine: one state machine for backtest and live.
+///
+/// Prices are int64 in 1e-9 points, times int64 nanoseconds UTC.
+#[pyclass(frozen, name = "Engine", module = "clustercore._core")]
+pub(crate) struct PyEngine {
+    inner: Mutex<Inner>,
+}
+
+impl PyEngine {
+    fn lock(&self) -> PyResult<MutexGuard<'_, Inner>> {
+        match self.inner.try_lock() {
+            Ok(inner) => Ok(inner),
+            Err(TryLockError::WouldBlock) => {
+                Err(exceptions::EngineBusy::new_err("another thread is using this engine"))
+            }
+            Err(TryLockError::Poisoned(poisoned)) => {
+                let mut inner = poisoned.into_inner();
+                inner.faulty = true;
+                Ok(inner)
+            }
+        }
+    }
+
+    fn ready(&self) -> PyResult<MutexGuard<'_, Inner>> {
+        let inner = self.lock()?;
+        if inner.faulty {
+            return Err(exceptions::InternalError::new_err(
+                "the engine had a fault; call reset() and feed it again",
+            ));
+        }
+        Ok(inner)
+    }
+}
+
+impl Inner {
+    /// Runs a function of the engine; after a panic the engine refuses work.
+    fn guarded<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> PyResult<T> {
+        let done = guarded(|| work(self));
+        self.faulty |= done.is_err();
+        done
+    }
+
+    fn take_events<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let list = PyList::empty(py);
+        for event in self.events.drain(..) {
+            list.append(to_event(py, &event, self.engine.symbols())?)?;
+        }
+        Ok(list)
+    }
+}
+
+#[pymethods]
+impl PyEngine {
+    #[new]
+    #[pyo3(signature = (config, config_id, instrument, sessions, interval_ns))]
+    fn new(
+        config: &Bound<'_, PyDict>,
+        config_id: String,
+        instrument: &Bound<'_, PyDict>,
+        sessions: &Bound<'_, PyDict>,
+        interval_ns: i64,
+    ) -> PyResult<Self> {
+        let py = config.py();
+        let config = read_config(config)?;
+        let instrument = read_instrument(instrument)?;
+        let root = instrument.root.clone();
+        let sessions = read_sessions(sessions)?;
+        let table = Sessions::new(sessions).map_err(|error| data_error(py, &error))?;
+        let engine = Engine::new(config, config_id, instrument, table, interval_ns);
+        let mut engine = engine.map_err(|error| raise(py, &error))?;
+        let symbol = engine.symbol(&root);
+        let inner = Inner { engine, events: Vec::new(), symbol, faulty: false };
+        Ok(Self { inner: Mutex::new(inner) })
+    }
+
+    /// Takes one bar and returns its events.
+    #[pyo3(signature = (ts_event, open, high, low, close, volume, actionable = true, context = false, symbol = None))]
+    #[allow(clippy::too_many_arguments)]
+    fn step<'py>(
+        &self,
+        py: Python<'py>,
+        ts_event: i64,
+        open: i64,
+        high: i64,
+        low: i64,
+        close: i64,
+        volume: i64,
+        actionable: bool,
+        context: bool,
+        symbol: Option<&str>,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let mut inner = self.ready()?;
+        if let Some(symbol) = symbol {
+            inner.symbol = inner.engine.symbol(symbol);
+        }
+        let bar = BarInput { start: ts_event, open, high, low, close, volume };
+        let step = Step { bar, symbol: inner.symbol, actionable, context };
+        inner
+            .guarded(|inner| inner.engine.step(&step, &mut inner.events))?
+            .map_err(|error| raise(py, &error))?;
+        inner.take_events(py)
+    }
+
+    /// Takes many bars and returns the frames of what they caused.
+    #[pyo3(signature = (ts_event, open, high, low, close, volume, symbols, context = None, actionable = None, finish = false))]
+    #[allow(clippy::too_many_arguments)]
+    fn run<'py>(
+        &self,
+        py: Python<'py>,
+        ts_event: PyReadonlyArray1<'py, i64>,
+        open: PyReadonlyArray1<'py, i64>,
+        high: PyReadonlyArray1<'py, i64>,
+        low: PyReadonlyArray1<'py, i64>,
+        close: PyReadonlyArray1<'py, i64>,
+        volume: PyReadonlyArray1<'py, i64>,
+        symbols: Vec<(usize, String)>,
+        context: Option<PyReadonlyArray1<'py, bool>>,
+        actionable: Option<PyReadonlyArray1<'py, bool>>,
+        finish: bool,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let mut inner = self.ready()?;
+        let stretches: Vec<(usize, u32)> = symbols
+            .iter()
+            .map(|(row, symbol)| (*row, inner.engine.symbol(symbol)))
+            .collect();
+        let columns = Columns {
+            start: ts_event.as_slice()?,
+            open: open.as_slice()?,
+            high: high.as_slice()?,
+            low: low.as_slice()?,
+            close: close.as_slice()?,
+            volume: volume.as_slice()?,
+            stretches: &stretches,
+            context: context.as_ref().map(PyReadonlyArray1::as_slice).transpose()?,
+            actionable: actionable.as_ref().map(PyReadonlyArray1::as_slice).transpose()?,
+        };
+        let mut frames = Frames::default();
+        let mut interrupt = None;
+        let held: &mut Inner = &mut inner;
+        let done = py.detach(|| {
+            held.guarded(|inner| {
+                inner.engine.run(&columns, &mut frames, || {
+                    interrupt = Python::attach(|py| py.check_signals()).err();
+                    interrupt.is_some()
+                })
+            })
+        })?;
+        match (done, interrupt) {
+            (Err(Error::Interrupted), Some(interrupt)) => return Err(interrupt),
+            (Err(error), _) => return Err(raise(py, &error)),
+            (Ok(()), _) => {}
+        }
+        if let Some((_, symbol)) = stretches.last() {
+            inner.symbol = *symbol;
+        }
+        if finish {
+            inner.guarded(|inner| inner.engine.finish(&mut frames))?;
+        }
+        to_columns(py, &frames, inner.engine.symbols())
+    }
+
+    /// Takes a trade, which comes before the bar that holds it.
+    fn trade(&self, py: Python<'_>, ts: i64, price: i64, size: i64) -> PyResult<()> {
+        let mut inner = self.ready()?;
+        inner
+            .guarded(|inner| inner.engine.trade(ts, price, size))?
+            .map_err(|error| raise(py, &error))
+    }
+
+    /// Says that every interval that ends at or before `ts` is closed, and returns what that caused.
+    fn advance<'py>(&self, py: Python<'py>, ts: i64) -> PyResult<Bound<'py, PyList>> {
+        let mut inner = self.ready()?;
+        inner.guarded(|inner| inner.engine.advance(ts, &mut inner.events))?;
+        inner.take_events(py)
+    }
+
+    /// Adds sessions to the table.
+    fn extend_sessions(&self, py: Python<'_>, sessions: &Bound<'_, PyDict>) -> PyResult<()> {
+        let sessions = read_sessions(sessions)?;
+        let mut inner = self.ready()?;
+        inner
+            .guarded(|inner| inner.engine.extend_sessions(sessions))?
+            .map_err(|error| raise(py, &error))
+    }
+
+    /// Ends halt and pause at the operator's word.
+    fn reset_halt<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let mut inner = self.ready()?;
+        inner.guarded(|inner| inner.engine.reset_halt(&mut inner.events))?;
+        inner.take_events(py)
+    }
+
+    /// Closes the last bar's interval and returns the rows of trades that are still open.
+    fn finish<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let mut inner = self.ready()?;
+        inner.guarded(|inner| inner.engine.finish(&mut inner.events))?;
+        inner.take_events(py)
+    }
+
+    /// Forgets every bar.
+    fn reset(&self) -> PyResult<()> {
+        let mut inner = self.lock()?;
+        inner.engine.reset();
+        inner.events.clear();
+        inner.faulty = false;
+        drop(inner);
+        self.inner.clear_poison();
+        Ok(())
+    }
+
+    /// Returns how many bars and windows went where, and what is still waiting.
+    fn counts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let inner = self.ready()?;
+        let (bars, windows) = (inner.engine.bar_counts(), inner.engine.window_counts());
+        let (signals, orders, positions) = inner.engine.waiting();
+        let counts = PyDict::new(py);
+        counts.set_item("bars", bars.bars)?;
+        counts.set_item("context_bars", bars.context_bars)?;
+        counts.set_item("zero_volume", bars.zero_volume)?;
+        counts.set_item("outside_session", bars.outside_session)?;
+        counts.set_item("windows", windows.windows)?;
+        counts.set_item("thin", windows.thin)?;
+        counts.set_item("warming_up", windows.warming_up)?;
+        counts.set_item("quiet", windows.quiet)?;
+        counts.set_item("clusters", windows.clusters)?;
+        counts.set_item("pending_signals", signals)?;
+        counts.set_item("working_orders", orders)?;
+        counts.set_item("open_positions", positions)?;
+        Ok(counts)
+    }
+}
+
+fn read_instrument(instrument: &Bound<'_, PyDict>) -> PyResult<Instrument> {
+    let get = |name: &str| {
+        instrument
+            .get_item(name)?
+            .ok_or_else(|| exceptions::ConfigError::new_err(format!("instrument: {name} is missing")))
+    };
+    Ok(Instrument {
+        root: get("root")?.extract()?,
+        tick_nanos: get("tick_nanos")?.extract()?,
+        point_value: get("point_value")?.extract()?,
+        commission: get("commission")?.extract()?,
+        margin: get("margin")?.extract()?,
+    })
+}
+
+fn read_sessions(columns: &Bound<'_, PyDict>) -> PyResult<Vec<Session>> {
+    let open: Vec<i64> = column(columns, "open_ns")?;
+    let close: Vec<i64> = column(columns, "close_ns")?;
+    let trade_date: Vec<i32> = column(columns, "trade_date")?;
+    let offset: Vec<i32> = column(columns, "new_york_offset_s")?;
+    let mut sessions: Vec<Session> = open
+        .iter()
+        .zip(&close)
+        .zip(trade_date.iter().zip(&offset))
+        .map(|((&open, &close), (&trade_date, &new_york_offset_s))| Session {
+            trade_date,
+            open,
+            close,
+            hours: Vec::new(),
+            halts: Vec::new(),
+            new_york_offset_s,
+        })
+        .collect();
+    for (row, interval) in intervals(columns, "hours")? {
+        if let Some(session) = sessions.get_mut(row) {
+            session.hours.push(interval);
+        }
+    }
+    for (row, interval) in intervals(columns, "halts")? {
+        if let Some(session) = sessions.get_mut(row) {
+            session.halts.push(interval);
+        }
+    }
+    Ok(sessions)
+}
+
+fn column<T: numpy::Element + Clone>(columns: &Bound<'_, PyDict>, name: &str) -> PyResult<Vec<T>> {
+    let array = columns
+        .get_item(name)?
+        .ok_or_else(|| exceptions::DataError::new_err(format!("sessions: column {name} is missing")))?;
+    let array: PyReadonlyArray1<'_, T> = array.extract()?;
+    Ok(array.as_slice()?.to_vec())
+}
+
+fn intervals(columns: &Bound<'_, PyDict>, name: &str) -> PyResult<Vec<(usize, Interval)>> {
+    let session: Vec<i64> = column(columns, &format!("{name}_session"))?;
+    let start: Vec<i64> = column(columns, &format!("{name}_start_ns"))?;
+    let end: Vec<i64> = column(columns, &format!("{name}_end_ns"))?;
+    Ok(session
+        .iter()
+        .zip(start.iter().zip(&end))
+        .map(|(&row, (&start, &end))| (usize::try_from(row).unwrap_or(usize::MAX), Interval { start, end }))
+        .collect())
+}
+
+/// Turns prices in points into int64 1e-9, rounded to the nearest.
+///
+/// Raises `DataError` for a price that is not a finite number.
+#[pyfunction]
+pub(crate) fn points_to_nanos<'py>(
+    py: Python<'py>,
+    points: PyReadonlyArray1<'py, f64>,
+    column: &str,
+) -> PyResult<Bound<'py, PyArray1<i64>>> {
+    let points = points.as_slice()?;
+    let (nanos, usable) = py.detach(|| {
+        let nanos: Vec<i64> = points.iter().map(|price| to_nanos(*price)).collect();
+        let usable = points.iter().all(|price| price.abs() < i64::MAX as f64 / NANOS_PER_POINT);
+        (nanos, usable)
+    });
+    if !usable {
+        let row = points.iter().position(|price| !(price.abs() < i64::MAX as f64 / NANOS_PER_POINT));
+        let row = row.unwrap_or(0);
+        let about = PyDict::new(py);
+        about.set_item("row", row)?;
+        about.set_item("column", column)?;
+        about.set_item("found", points[row].to_string())?;
+        about.set_item("expected", "a price")?;
+        let class = py.get_type::<exceptions::DataError>();
+        return Err(PyErr::from_value(class.call(("not a price",), Some(&about))?));
+    }
+    Ok(nanos.into_pyarray(py))
+}
+
+/// Rounds to the nearest, halves away from zero, without a call into the platform's libm.
+fn to_nanos(points: f64) -> i64 {
+    let nanos = points * NANOS_PER_POINT;
+    (nanos + 0.5_f64.copysign(nanos)) as i64
+}

@@ -1,0 +1,25 @@
+//! The extension module `clustercore._core`: conversion between Python and the crates, no formula.
+mod config;
+mod dbn;
+mod engine;
+mod errors;
+mod frames;
+
+use pyo3::prelude::*;
+
+/// The native part of clustercore.
+#[pymodule]
+mod _core {
+    /// Changes whenever any result changes.
+    #[pymodule_export]
+    const ENGINE_VERSION: &str = clustercore_core::ENGINE_VERSION;
+
+    #[pymodule_export]
+    use crate::config::{check_config, config_fields};
+    #[pymodule_export]
+    use crate::dbn::decode_dbn;
+    #[pymodule_export]
+    use crate::engine::{PyEngine, points_to_nanos};
+    #[pymodule_export]
+    use crate::frames::record_fields;
+}
