@@ -1765,14 +1765,6 @@ class Reference:
 # --- whole runs -------------------------------------------------------------------------------
 
 
-def session_index(sessions: Sequence[Session], start: int) -> int | None:
-    """Return the session that holds a start, by looking at every one."""
-    for index, session in enumerate(sessions):
-        if session.open <= start < session.close:
-            return index
-    return None
-
-
 def feed(engine: Reference, item: Input) -> None:
     """Give the engine one input."""
     match item:
@@ -1790,7 +1782,7 @@ def feed(engine: Reference, item: Input) -> None:
             engine.operator(what)
 
 
-def run_engine(
+def prepare(
     inputs: Sequence[Input],
     config: dict[str, dict[str, Any]],
     instrument: Instrument,
@@ -1799,7 +1791,7 @@ def run_engine(
     config_id: str = "",
     mutant: str | None = None,
 ) -> Reference:
-    """Feed all inputs, finish, and return the engine."""
+    """Return an engine that has consumed nothing; a mutant gets to see the future."""
     engine = Reference(config, instrument, sessions, interval_ns, config_id, mutant)
     if mutant in SEEING:
         for item in inputs:
@@ -1816,6 +1808,20 @@ def run_engine(
                 assert index is not None
                 found = engine.future_ranks.setdefault(index, [])
                 found.append((row["decision_time"], row["volume_ratio"]))
+    return engine
+
+
+def run_engine(
+    inputs: Sequence[Input],
+    config: dict[str, dict[str, Any]],
+    instrument: Instrument,
+    sessions: Sequence[Session],
+    interval_ns: int,
+    config_id: str = "",
+    mutant: str | None = None,
+) -> Reference:
+    """Feed all inputs, finish, and return the engine."""
+    engine = prepare(inputs, config, instrument, sessions, interval_ns, config_id, mutant)
     for item in inputs:
         feed(engine, item)
     engine.finish()

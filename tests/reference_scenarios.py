@@ -12,6 +12,7 @@ them at 100: modal position 0, strength 1. `retest(5)` closes one tick above 100
 from __future__ import annotations
 
 import math
+import statistics
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -96,6 +97,15 @@ def moved(rows: list[Bar], minutes: int) -> list[Bar]:
     return [row._replace(start=row.start + minutes * MINUTE) for row in rows]
 
 
+def priced(rows: list[Bar], points: float) -> list[Bar]:
+    """Return bars moved in price."""
+    by = px(points)
+    return [
+        row._replace(open=row.open + by, high=row.high + by, low=row.low + by, close=row.close + by)
+        for row in rows
+    ]
+
+
 def long_at(minute: int, day: int = 0, symbol: str = "ESZ5") -> list[Bar]:
     """Return a cluster with its modal price at the bottom of its range."""
     rows = bars(
@@ -167,7 +177,6 @@ class Scenario:
     refused: tuple[int | None, str] | None = None
 
 
-S = Scenario
 SCENARIOS: list[Scenario] = []
 
 
@@ -236,10 +245,7 @@ add(
 )
 add(
     "a negative price passes when allowed, and sigma falls back to the price rule",
-    [
-        bar._replace(open=bar.open - px(200), high=bar.high - px(200), low=bar.low - px(200), close=bar.close - px(200))
-        for bar in entered()
-    ],
+    priced(entered(), -200.0),
     # Reference price -99.75: 0.0015 + 99.75e-6. Six bars exist, so the estimator has enough.
     {"orders": [{"sigma_source": "price", "sigma_hold": 0.0015 + 99.75e-6}]},
     settings={"volatility": {"min_minutes": 2, "atr_minutes": 240, "atr_min_minutes": 2}},
@@ -255,18 +261,20 @@ add(
 add(
     "windows and offsets are rounded outward to whole bars",
     # Two-minute bars: W 5 becomes 6, need is ceil(0.8 * 3) = 3, the profile [-1, 5) becomes [-2, 6).
-    bars("0 100 100 100 100 1; 2 100 101 100 100 9; 4 100 101 100 101 300; 6 101 101 101 101 400;"
-         "8 101 102 101 102 400; 10 102 102 102 102 400; 12 100 100 100 100 1"),
+    bars(
+        "0 100 100 100 100 1; 2 100 101 99 100 9; 4 100 101 100 101 380; 6 101 101 101 101 430;"
+        "8 101 102 101 102 400; 10 102 102 102 102 400; 12 100 100 100 100 1"
+    ),
     {
         "clusters": [
             {
                 "window_start": at(6),
                 "decision_time": at(12),
                 "minutes": 6.0,
-                "volume_ratio": 12.0,
-                # 300 + 400 at 101, 800 at 102: the bar at 4 counts, at 2 not.
-                "modal_price": px(102),
-                "modal_position": 0.5 * 2,
+                "volume_ratio": 12.3,
+                # 380 + 430 at 101, 800 at 102: the bar at 4 counts; the low of 99 at 2 does not.
+                "modal_price": px(101),
+                "modal_position": 0.5,
                 "low": px(101),
             }
         ]
@@ -561,7 +569,8 @@ add(
 add(
     "for the first session less than half is not enough",
     [*flat(0, 29, 100.0, 20), *judged(1)],
-    {"clusters": [], "funnel": {"warming_up": 6 + 6 + 1}} if False else {"clusters": []},
+    # Day 0 has five full windows and one of four bars; the other six are thin.
+    {"clusters": [], "funnel": {"warming_up": 7, "thin": 6}},
     settings=PREVIOUS,
     sessions=days(2),
 )
@@ -590,10 +599,10 @@ add(
         *flat(0, 30, 100.0, 200, day=3),
         *judged(4),
     ],
-    {"clusters": [{"baseline": 200.0, "volume_ratio": 2.5}]},
-    settings=PREVIOUS | {"cluster": {"threshold": 2.5, "basis": "minute"}} | {"rank": {"hours": 1.0}},
+    {"last:clusters": {"baseline": 200.0, "volume_ratio": 2.5}},
+    settings=PREVIOUS | {"cluster": {"threshold": 2.5}},
     sessions=[session(0), session(1, 30), session(2, 30), session(3, 30), session(4)],
-) if False else None
+)
 add(
     "a rolling baseline needs n bars before the window, and takes them across sessions",
     # Day 0: six bars of 10. Day 1: the window at 0 has the last six of day 0, the one at 5 five of 100 and one of 10.
@@ -727,12 +736,13 @@ add(
 )
 add(
     "volatility counts context bars and forgets the old contract",
-    # Flat old bars have no variance. Five context bars of range ln(2): 0.5 ln(2)^2 a bar, no body.
+    # Flat old bars have no variance. The sixty bars of the new contract: 0.5 ln(2)^2 each, no body.
     [
         *flat(0, 60, 100.0, 1),
         *(Context(bar._replace(high=px(200))) for bar in flat(0, 54, 100.0, 1, 0, "ESH6")),
         *(bar._replace(high=px(200)) for bar in flat(0, 5, 100.0, 100, 1, "ESH6")),
         *(bar._replace(high=px(200)) for bar in flat(5, 6, 100.0, 1, 1, "ESH6")),
+        *flat(6, 7, 100.0, 1, 1, "ESH6"),
     ],
     {
         "orders": [
@@ -811,10 +821,8 @@ add(
     "clusters older than rank.hours do not compete, those exactly as old do",
     # Decisions at 5, 15 and 20; fifteen minutes back from 20 is 5.
     [*burst(0, 200), *burst(10, 150), *burst(15, 100), *burst(20, 100)],
-    {"clusters": [{"rank": 1}, {"rank": 2}, {"rank": 3}, {"rank": 3 - 0 - 0}]} if False else {
-        "clusters": [{"rank": 1}, {"rank": 2}, {"rank": 3}, {"rank": 3}]
-    },
     # At 25 the cluster of 5 is out: 150 and the equal, earlier 100 are better.
+    {"clusters": [{"rank": 1}, {"rank": 2}, {"rank": 3}, {"rank": 3}]},
     settings={"rank": {"hours": 0.25}},
 )
 add(
@@ -847,22 +855,10 @@ add(
 )
 add(
     "the cooldown runs from the last confirmation, and is passed when it has elapsed",
-    # Confirmed at 6. Decisions at 15 (nine minutes) and 16 are not there; the next is at 20.
+    # Confirmed at 6; decisions at 15, nine minutes later, and at 20, fourteen.
     [*long_at(0), *retest(5), *flat(6, 10, 100.75), *long_at(10), *long_at(15)],
     {"clusters": [{"reason": "armed"}, {"reason": "cooldown"}, {"reason": "armed"}]},
     settings={"rank": {"cooldown_minutes": 14}},
-)
-add(
-    "the cooldown is checked again at the confirmation",
-    # Both armed before any confirmation; the first confirms at 11, the second fails there.
-    [*long_at(0), *long_at(5), *retest(10), *flat(11, 12, 100.75)],
-    {
-        "signals": [
-            {"decision_time": at(5), "reason": "ordered", "confirmed_time": at(6)},
-            {"decision_time": at(10), "reason": "cooldown", "confirmed_time": None, "resolved_time": at(11)},
-        ]
-    },
-    settings={"rank": {"cooldown_minutes": 5}, "retest": {"tolerance": "1 ticks"}},
 )
 add(
     "a cooldown reaches across sessions",
@@ -875,13 +871,12 @@ add(
 # --- section 7: profile and modal price ------------------------------------------------------------
 
 TIED = bars(
-    """0 100.00 100.75 100.00 100.75 100
-       1 100.75 100.75 100.25 100.25 100
-       2 100.25 101.00 100.25 101.00 100
-       3 101.00 101.00 100.00 100.00 100
-       4 100.00 100.25 100.00 100.25 0"""
-)[:4]
-for tie, modal in (("middle", 100.75), ("earliest", 100.75), ("lowest", 100.0)):
+    """0 100.00 101.00 100.00 101.00 100
+       1 101.00 101.00 100.75 100.75 100
+       2 100.75 100.75 100.25 100.25 100
+       3 100.25 100.25 100.00 100.00 100"""
+)
+for tie, modal in (("middle", 100.75), ("earliest", 101.0), ("lowest", 100.0)):
     add(
         f"four equal ticks: {tie}",
         [*TIED, *flat(5, 6, 103.0)],
@@ -925,19 +920,6 @@ add(
     },
     settings={"profile": {"source": "range_volume"}},
 )
-TRADES = [
-    Trade(at(0) + 1, px(100), 60),
-    Trade(at(0) + 2, px(100.5), 40),
-    Trade(at(4) + 5, px(100), 10),
-]
-add(
-    "trades fill the profile of the bar that holds them",
-    [*TRADES[:2], *flat(0, 1, 100.25, 400), *TRADES[2:], *flat(4, 5, 100.25, 100), *flat(5, 6, 103.0)],
-    {"clusters": [{"modal_price": px(100), "value_area_low": px(100), "value_area_high": px(100.5)}]}
-    if False
-    else {"clusters": [{"modal_price": px(100)}]},
-    settings={"profile": {"source": "trades"}, "cluster": {"minutes": 5}},
-) if False else None
 add(
     "a bar without trades leaves no profile",
     [Trade(at(0), px(100), 60), *burst(0, 100)],
@@ -1095,21 +1077,43 @@ add(
     {"signals": [{"confirmed_time": at(5), "reason": "no_bar", "resolved_time": at(5)}], "orders": []},
     settings={"retest": {"enabled": False}},
 )
+# A second cluster from 98.50 to 99.50, which does not touch 100; then a bar that touches both modal prices.
+TWO_PENDING = [
+    *long_at(0),
+    *priced(long_at(5), -1.5),
+    *bars("10 99 100 98.5 99 10; 11 99 99 99 99 10"),
+]
+TOUCH_EXACTLY: Settings = {"retest": {"test": "touch", "tolerance": "0 ticks"}}
 add(
-    "several signals may be pending, each resolves once, oldest first",
-    [*long_at(0), *moved(long_at(0), 5)[1:], *retest(11), *flat(12, 13, 100.75)],
-    # 200 contracts in the second window are too few; only one signal.
-    {"signals": [{"decision_time": at(5), "confirmed_time": at(6)}]},
+    "two pending signals confirm with one bar, oldest first, each making its order",
+    TWO_PENDING,
+    {
+        "signals": [
+            {"decision_time": at(5), "modal_price": px(100), "confirmed_time": at(11)},
+            {"decision_time": at(10), "modal_price": px(98.5), "confirmed_time": at(11)},
+        ],
+        "orders": [
+            {"decision_time": at(10), "quantity": 0, "reason": "max_open_contracts"},
+            {"decision_time": at(5), "entry_time": at(11), "quantity": 1},
+        ],
+    },
+    settings=TOUCH_EXACTLY | {"risk": {"max_open_contracts": 1}},
 )
 add(
-    "two pending signals confirm with one bar",
-    [*long_at(0), *bars("5 103 103 100 103 300; 6 103 103 103 103 60; 7 103 103 103 103 60; 8 103 103 103 103 60; 9 103 103 103 103 60"),
-     *retest(10), *flat(11, 12, 100.75)],
-    # The second window's modal price is 103: 540 contracts there, position 1: a short that 100.25 does not retest.
+    "the cooldown is checked again at the confirmation",
+    TWO_PENDING,
     {
-        "signals": [{"decision_time": at(5), "direction": "long", "confirmed_time": at(11)}],
-        "clusters": [{"direction": "long"}, {"direction": "short"}],
+        "signals": [
+            {"decision_time": at(5), "reason": "ordered", "confirmed_time": at(11)},
+            {
+                "decision_time": at(10),
+                "reason": "cooldown",
+                "confirmed_time": None,
+                "resolved_time": at(11),
+            },
+        ]
     },
+    settings=TOUCH_EXACTLY | {"rank": {"cooldown_minutes": 5}},
 )
 add(
     "no order is created from the flatten time on",
@@ -1314,27 +1318,17 @@ add(
 # --- section 11: sigma --------------------------------------------------------------------------------
 
 
-def ranged(count: int, high: float, low: float, day: int = 0, first: int = 0) -> list[Bar]:
-    """Return bars from low to high that open and close at 100."""
-    return [
-        bar._replace(high=px(high), low=px(low)) for bar in flat(first, first + count, 100.0, 1, day)
-    ]
-
-
-WITH_SIGMA = [*ranged(54, 101, 99), *ranged(0, 0, 0)]
-
-
 def sigma_case(name: str, sigma: float, source: str, settings: Settings) -> None:
     """Add a scenario whose order is created after ten bars: 100 +- 1, then five, then the retest."""
     rows = [
         bar._replace(high=px(101), low=px(99), volume=volume)
-        for bar, volume in zip(flat(0, 11, 100.0, 1), [1] * 5 + [100] * 5 + [1], strict=True)
+        for bar, volume in zip(flat(0, 12, 100.0, 1), [1] * 5 + [100] * 5 + [1, 1], strict=True)
     ]
     add(
         name,
         rows,
         {"orders": [{"sigma_source": source, "sigma_hold": sigma}]},
-        settings={"retest": {"tolerance": "4 ticks"}, "signal": {"long_threshold": 0.5}} | settings,
+        settings={"signal": {"long_threshold": 0.5, "min_strength": 0.0}} | settings,
     )
 
 
@@ -1356,7 +1350,6 @@ for estimator, variance in (
         estimator,
         {
             "volatility": {"estimator": estimator, "minutes": 480, "min_minutes": 11},
-            "signal": {"long_threshold": 0.5, "min_strength": 0.0},
         },
     )
 sigma_case(
@@ -1365,7 +1358,6 @@ sigma_case(
     "atr",
     {
         "volatility": {"min_minutes": 12, "atr_minutes": 240, "atr_min_minutes": 11},
-        "signal": {"long_threshold": 0.5, "min_strength": 0.0},
     },
 )
 sigma_case(
@@ -1374,33 +1366,26 @@ sigma_case(
     "price",
     {
         "volatility": {"min_minutes": 12, "atr_minutes": 240, "atr_min_minutes": 12},
-        "signal": {"long_threshold": 0.5, "min_strength": 0.0},
     },
 )
 add(
     "a return does not cross a session",
-    # Flat at 100, then flat at 200 the next day: within sessions nothing moves.
-    [*flat(0, 10, 200.0, 1), *long_at(0, 1), *retest(5, 1)],
-    # Close to close of day 1: 100.5, 100.75, 101, 100.75, 100.25 after 100; day 0 gives nine zeros.
+    # Day 0 stands at 200: nine zeros. Day 1 closes at 100, 100.5, 100.75, 101, 100.75, 100.25.
+    [*flat(0, 10, 200.0, 1), *entered(1)],
     {
         "orders": [
             {
                 "sigma_source": "close_to_close",
                 "sigma_hold": math.sqrt(
                     20
-                    * (
-                        lambda r: sum((x - sum(r) / len(r)) ** 2 for x in r) / (len(r) - 1)
-                    )(
+                    * statistics.variance(
                         [0.0] * 9
                         + [
-                            math.log(b / a)
-                            for a, b in (
-                                (100, 100.5),
-                                (100.5, 100.75),
-                                (100.75, 101),
-                                (101, 100.75),
-                                (100.75, 100.25),
-                            )
+                            math.log(100.5 / 100),
+                            math.log(100.75 / 100.5),
+                            math.log(101 / 100.75),
+                            math.log(100.75 / 101),
+                            math.log(100.25 / 100.75),
                         ]
                     )
                 ),
@@ -1416,12 +1401,6 @@ add(
 add(
     "a stop from sigma is rounded up to a tick, the target is a multiple of it, halves up",
     # Price rule: 1 * (0.0015 + 0.00010025) * 100.25 = 0.1604: one tick. Target 2.5 ticks: three.
-    [*long_at(0), *retest(5)],
-    {"orders": []},
-    settings={"stop": {"mode": "volatility", "k": 1.0}, "target": {"mode": "reward", "reward": 2.5}},
-)
-add(
-    "a stop from sigma, an order that waits",
     [*long_at(0), *retest(5), *flat(11, 12, 100.5)],
     {"orders": [{"stop_distance": px(0.25), "target_distance": px(0.75)}]},
     settings={"stop": {"mode": "volatility", "k": 1.0}, "target": {"mode": "reward", "reward": 2.5}},
@@ -1557,9 +1536,10 @@ exit_case(
 )
 exit_case(
     "a trailing stop is never loosened",
-    "7 100.5 100.5 99.75 100 10",
-    {"exit_price": 99.75, "exit_reason": "stop"},
-    {"exit": {"trailing": "fixed", "trailing_distance": "4 ticks"}},
+    # Bar 6: 100.75 - 2 * 0.5 = 99.75. Bar 7: 101 - 2 * 0.75 = 99.5, which would be looser.
+    "7 100.5 101 100.25 100.5 10; 8 100.5 100.5 99.75 100 10",
+    {"exit_price": 99.75, "exit_reason": "stop", "exit_time": at(9)},
+    {"exit": {"trailing": "true_range", "trailing_multiple": 2.0, "trailing_bars": 1}},
 )
 exit_case(
     "a true-range trailing stop is rounded away from the price",
@@ -1839,8 +1819,9 @@ add(
 )
 add(
     "a working order counts as a trade of the session",
-    [*long_at(0), *retest(5), *flat(6, 10, 101.0), *long_at(10)[1:], *retest(15)],
-    {"orders": [], "clusters": [{"reason": "armed"}]},
+    [*long_at(0), *retest(5), *flat(6, 10, 100.75), *long_at(10), *retest(15), *flat(16, 17, 100.75)],
+    # The first order waits at 98.25 and never resolves.
+    {"orders": [{"decision_time": at(15), "reason": "max_trades_per_session"}]},
     settings={"entry": {"mode": "limit", "offset_ticks": 8}, "risk": {"max_trades_per_session": 1}},
 )
 add(
@@ -1896,13 +1877,14 @@ add(
     "a day's loss pauses",
     LOSE_THEN_AGAIN,
     {"risk": [{"time": at(8), "kind": "paused", "reason": "daily_loss"}], "orders": [{}, {"reason": "paused"}]},
-    settings={"risk": {"daily_loss_pct": 0.1475}},
+    settings={"risk": {"daily_loss_pct": 0.147}},
 )
 add(
     "a day's loss just below the limit does not pause",
     LOSE_THEN_AGAIN,
-    {"risk": [], "orders": [{}, {"reason": "filled"}]},
-    settings={"risk": {"daily_loss_pct": 0.1476}},
+    # 73.75 of 50,000 are 0.1475 %; the second entry's costs bring it beyond.
+    {"risk": [{"time": at(17), "kind": "paused"}], "orders": [{}, {"reason": "filled"}]},
+    settings={"risk": {"daily_loss_pct": 0.148}},
 )
 DRAWDOWN: Settings = {"account": {"balance": 1000.0}, "risk": {"max_drawdown_pct": 5.0}}
 add(
@@ -1940,16 +1922,30 @@ add(
 )
 add(
     "a halt cancels working orders and lets positions go on",
-    # Two contracts lose a point each in marks: 100 of 1000. The second order waits far below.
-    [*entered(), *flat(7, 10, 100.75), *long_at(10), *retest(15), *bars("16 100.25 100.25 99.75 99.75 10; 17 99.75 100 99.75 100 10")],
+    # Long at 100.25; the best mark is 101 at bar 10: 1025.625. At 99.50 it is 950.625, 75 lower.
+    # The short waits at 100.75.
+    [
+        *long_at(0),
+        *retest(5),
+        *bars("6 100.5 100.5 100 100.5 10"),
+        *flat(7, 10, 100.75),
+        *short_at(10),
+        *retest_high(15),
+        *bars("16 100.5 100.5 99.5 99.5 10; 17 99.75 99.75 99.75 99.75 10"),
+    ],
     {
         "risk": [{"time": at(17), "kind": "halted"}],
         "trades": [{"entry_price": px(100.25), "exit_reason": "open", "exit_time": at(18)}],
-        "orders": [{"reason": "filled"}, {"reason": "halted", "resolved_time": at(17), "entry_time": None}],
-    }
-    if False
-    else {},
-    settings=DRAWDOWN,
+        "orders": [
+            {"reason": "filled"},
+            {"reason": "halted", "resolved_time": at(17), "entry_time": None, "quantity": 1},
+        ],
+    },
+    settings={
+        "account": {"balance": 1000.0},
+        "entry": {"mode": "limit"},
+        "risk": {"max_drawdown_pct": 5.0, "opposite": "hedge"},
+    },
 )
 
 # --- section 16: late bars ---------------------------------------------------------------------------------

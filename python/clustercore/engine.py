@@ -92,6 +92,7 @@ class Engine:
         self,
         bars: Bars,
         *,
+        columns: dict[str, NDArray[np.int64]] | None = None,
         actionable: NDArray[np.bool_] | None = None,
         finish: bool = False,
     ) -> dict[str, pl.DataFrame]:
@@ -101,6 +102,8 @@ class Engine:
         ----------
         bars : Bars
             Bars in time order, of the engine's interval and instrument.
+        columns : dict of str to ndarray of int64, shape (n_bars,), optional
+            ``bars.columns_nanos()``, when it was made before.
         actionable : ndarray of bool, shape (n_bars,), optional
             Whether each bar came in time to act on; all when absent.
         finish : bool
@@ -123,7 +126,7 @@ class Engine:
                 found=f"{bars.interval_ns} ns",
                 expected=f"{self.interval_ns} ns",
             )
-        columns = bars.columns_nanos()
+        columns = columns or bars.columns_nanos()
         context = bars.frame["context"]
         raw = self._core.run(
             columns["ts_event"],

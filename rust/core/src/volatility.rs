@@ -110,14 +110,29 @@ pub fn variance_per_bar(estimator: Estimator, tape: &[Bar], from: usize) -> Opti
     }
 }
 
-/// Returns the mean over bars of a term of open, high, low and close: terms in blocks, which the
-/// compiler turns into vector code, then a sum in bar order.
+/// Returns the mean over bars of a term of open, high, low and close, summed in bar order.
 #[inline(always)]
 fn mean_of_terms(bars: &[Bar], term: impl Fn(f64, f64, f64, f64) -> f64) -> f64 {
+    let mut sum = 0.0;
+    for_each_block(bars, term, |terms| {
+        for value in terms {
+            sum += value;
+        }
+    });
+    sum / bars.len() as f64
+}
+
+/// Computes a term of every bar and hands the terms on, block by block and in bar order. The terms
+/// of a block are computed in a loop that the compiler turns into vector code.
+#[inline(always)]
+fn for_each_block(
+    bars: &[Bar],
+    term: impl Fn(f64, f64, f64, f64) -> f64,
+    mut take: impl FnMut(&[f64]),
+) {
     // What a short last block leaves over holds ones, whose logarithms are in the domain.
     let [mut open, mut high, mut low, mut close] = [[1.0_f64; BLOCK]; 4];
     let mut terms = [0.0; BLOCK];
-    let mut sum = 0.0;
     for block in bars.chunks(BLOCK) {
         for (i, bar) in block.iter().enumerate() {
             open[i] = bar.open as f64;
@@ -128,11 +143,83 @@ fn mean_of_terms(bars: &[Bar], term: impl Fn(f64, f64, f64, f64) -> f64) -> f64 
         for i in 0..BLOCK {
             terms[i] = term(open[i], high[i], low[i], close[i]);
         }
-        for value in &terms[..block.len()] {
-            sum += value;
+        take(&terms[..block.len()]);
+    }
+}
+
+/// The variance per bar of a tape that grows, for an estimator that is asked again and again.
+///
+/// The term of a bar depends on that bar alone, so it is computed once and kept; the sum over the
+/// window is still taken afresh, in bar order, and has the bits of [`variance_per_bar`].
+#[derive(Clone, Debug)]
+pub struct Terms {
+    estimator: Estimator,
+    /// Index on the tape of the bar of the first term.
+    first: usize,
+    terms: Vec<f64>,
+}
+
+impl Terms {
+    /// Returns the memory of an estimator, empty.
+    #[must_use]
+    pub fn new(estimator: Estimator) -> Self {
+        Self {
+            estimator,
+            first: 0,
+            terms: Vec::new(),
         }
     }
-    sum / bars.len() as f64
+
+    /// Returns what [`variance_per_bar`] returns for the same tape.
+    ///
+    /// The bars seen before must be on it unchanged; [`Self::forget`] says when the oldest leave.
+    pub fn variance_per_bar(&mut self, tape: &[Bar], from: usize) -> Option<f64> {
+        if matches!(
+            self.estimator,
+            Estimator::CloseToClose | Estimator::YangZhang
+        ) {
+            return variance_per_bar(self.estimator, tape, from);
+        }
+        let bars = tape.len().checked_sub(from).filter(|bars| *bars > 0)?;
+        if from < self.first || from > self.first + self.terms.len() {
+            self.first = from;
+            self.terms.clear();
+        }
+        self.extend(&tape[self.first + self.terms.len()..]);
+        let sum = self.terms[from - self.first..]
+            .iter()
+            .fold(0.0, |sum, term| sum + term);
+        // A bar without a positive price has NaN for its term.
+        (!sum.is_nan()).then(|| sum / bars as f64)
+    }
+
+    /// Follows a tape whose `gone` oldest bars have left it.
+    pub fn forget(&mut self, gone: usize) {
+        let terms = gone.saturating_sub(self.first).min(self.terms.len());
+        self.terms.drain(..terms);
+        self.first = self.first.saturating_sub(gone);
+    }
+
+    fn extend(&mut self, bars: &[Bar]) {
+        let take = |terms: &[f64]| self.terms.extend_from_slice(terms);
+        match self.estimator {
+            Estimator::GarmanKlass => for_each_block(bars, positive(garman_klass), take),
+            Estimator::Parkinson => {
+                for_each_block(bars, positive(|_, high, low, _| parkinson(high, low)), take);
+            }
+            Estimator::RogersSatchell => for_each_block(bars, positive(rogers_satchell), take),
+            Estimator::CloseToClose | Estimator::YangZhang => {}
+        }
+    }
+}
+
+/// Returns the term with NaN in place of a value that comes from a price of zero or below.
+#[inline(always)]
+fn positive(term: impl Fn(f64, f64, f64, f64) -> f64) -> impl Fn(f64, f64, f64, f64) -> f64 {
+    move |open, high, low, close| {
+        let value = term(open, high, low, close);
+        if low > 0.0 { value } else { f64::NAN }
+    }
 }
 
 /// Collects the log returns into the bars of `tape[from..]` that follow their predecessor, or
@@ -298,8 +385,43 @@ mod tests {
     }
 
     #[test]
-    fn blocks_change_no_bit() {
-        let tape: Vec<Bar> = (0..333_i64)
+    fn remembered_terms_change_no_bit() {
+        let mut tape = walk();
+        tape[100].low = -1;
+        for estimator in [
+            Estimator::GarmanKlass,
+            Estimator::Parkinson,
+            Estimator::RogersSatchell,
+            Estimator::CloseToClose,
+            Estimator::YangZhang,
+        ] {
+            let mut tape = tape.clone();
+            let mut terms = Terms::new(estimator);
+            let mut gone = 0;
+            for end in [3, 40, 41, 41, 120, 125, 190, 200, 210, 333] {
+                let last = if end == 120 { 80 } else { 30 };
+                for window in [70, 1, 20, last] {
+                    let (from, to) = (end.max(window + gone) - window - gone, end - gone);
+                    let fresh = variance_per_bar(estimator, &tape[..to], from);
+                    let found = terms.variance_per_bar(&tape[..to], from);
+                    assert_eq!(
+                        found.map(f64::to_bits),
+                        fresh.map(f64::to_bits),
+                        "{end} {window}"
+                    );
+                    assert_eq!(terms.variance_per_bar(&tape[..to], to), None);
+                }
+                if end == 120 || end == 200 {
+                    tape.drain(..25);
+                    terms.forget(25);
+                    gone += 25;
+                }
+            }
+        }
+    }
+
+    fn walk() -> Vec<Bar> {
+        (0..333_i64)
             .map(|i| {
                 let open = 4_000_000 + 250 * ((i * 7_919) % 41 - 20);
                 let close = 4_000_000 + 250 * (((i + 1) * 7_919) % 41 - 20);
@@ -311,7 +433,12 @@ mod tests {
                     i > 0,
                 )
             })
-            .collect();
+            .collect()
+    }
+
+    #[test]
+    fn blocks_change_no_bit() {
+        let tape = walk();
         for from in [0, 1, 5, 63, 64, 65, 200, 332] {
             let one_by_one = tape[from..].iter().fold(0.0, |sum, bar| {
                 sum + garman_klass(

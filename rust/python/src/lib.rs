@@ -4,6 +4,7 @@ mod dbn;
 mod engine;
 mod errors;
 mod frames;
+mod statistics;
 
 use pyo3::prelude::*;
 
@@ -22,4 +23,8 @@ mod _core {
     use crate::engine::{PyEngine, points_to_nanos};
     #[pymodule_export]
     use crate::frames::record_fields;
+    #[pymodule_export]
+    use crate::statistics::{
+        compute_statistics, group_trades, hash_columns, posterior, statistic_definitions,
+    };
 }
