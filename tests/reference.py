@@ -158,7 +158,7 @@ def distance_nanos(text: str, tick: int) -> int:
     return math.floor((number * tick if unit == "tick" else number * 1e9) + 0.5)
 
 
-# --- volatility ---------------------------------------------------------------------------------
+# Volatility.
 
 # Bars in order, each with the close that its return and true range look back to, or None.
 Returns: TypeAlias = "Sequence[tuple[Bar, int | None]]"
@@ -220,7 +220,11 @@ def close_to_close(bars: Returns) -> float | None:
 def yang_zhang(bars: Returns) -> float | None:
     """Return the Yang-Zhang variance per bar; opening returns stay within sessions."""
     satchell = rogers_satchell(bars)
-    opening = [math.log(bar.open / before) for bar, before in bars if before] if satchell is not None else []
+    opening = (
+        [math.log(bar.open / before) for bar, before in bars if before]
+        if satchell is not None
+        else []
+    )
     opening_variance = _variance(opening)
     n = len(bars)
     if satchell is None or opening_variance is None or n < 2:
@@ -293,7 +297,7 @@ def rolling_baseline(volumes: Sequence[int], n: int, bar_minutes: float) -> list
     ]
 
 
-# --- profile ------------------------------------------------------------------------------------
+# Profile.
 
 
 @dataclass(frozen=True)
@@ -393,19 +397,28 @@ def value_area(histogram: dict[int, int], modal: int) -> tuple[int, int]:
     return low, high
 
 
-# --- learning -----------------------------------------------------------------------------------
+# Learning.
 
 
 def beta_cdf(x: float, a: int, b: int) -> float:
-    """Return P(Beta(a, b) <= x) for whole a and b: a binomial tail."""
+    """Return P(Beta(a, b) <= x) for whole a and b: the binomial tail P(Bin(a + b - 1, x) >= a)."""
     n = a + b - 1
-    terms = []
-    for k in range(a, n + 1):
-        if n <= 900:
-            terms.append(math.comb(n, k) * x**k * (1.0 - x) ** (n - k))
-        else:
-            log = math.log(math.comb(n, k)) + k * math.log(x) + (n - k) * math.log1p(-x)
-            terms.append(math.exp(log))
+    if n <= 60:
+        return math.fsum(math.comb(n, k) * x**k * (1.0 - x) ** (n - k) for k in range(a, n + 1))
+    # The largest term by logarithms, the others from it, one after the other.
+    largest = min(max(math.floor((n + 1) * x), a), n)
+    log = math.log(math.comb(n, largest))
+    log += largest * math.log(x) + (n - largest) * math.log1p(-x)
+    terms = [math.exp(log)]
+    odds = x / (1.0 - x)
+    term = terms[0]
+    for k in range(largest, n):
+        term *= (n - k) / (k + 1) * odds
+        terms.append(term)
+    term = terms[0]
+    for k in range(largest, a, -1):
+        term *= k / (n - k + 1) / odds
+        terms.append(term)
     return math.fsum(terms)
 
 
@@ -431,10 +444,10 @@ def fnv1a_128(text: str) -> str:
     return f"{value:032x}"
 
 
-# --- state --------------------------------------------------------------------------------------
+# State.
 
 
-@dataclass
+@dataclass(eq=False)
 class SessionState:
     """The session in progress: what ends with it."""
 
@@ -464,7 +477,7 @@ class Past:
     good: bool
 
 
-@dataclass
+@dataclass(eq=False)
 class Signal:
     """An armed signal."""
 
@@ -476,7 +489,7 @@ class Signal:
     hours_end: int | None
 
 
-@dataclass
+@dataclass(eq=False)
 class Order:
     """A working order."""
 
@@ -497,7 +510,7 @@ class Order:
         return int(self.row["quantity"])
 
 
-@dataclass
+@dataclass(eq=False)
 class Leg:
     """One leg of a scale-out."""
 
@@ -505,7 +518,7 @@ class Leg:
     price: int
 
 
-@dataclass
+@dataclass(eq=False)
 class Position:
     """An open trade."""
 
@@ -599,7 +612,7 @@ class Reference:
         self.future: dict[int, dict[int, Bar]] = {}
         self.future_ranks: dict[int, list[tuple[int, float]]] = {}
 
-    # --- settings ---------------------------------------------------------------------------
+    # Settings.
 
     def _bars(self, minutes: float) -> int:
         return ceil_div(int(minutes) * MINUTE, self.interval)
@@ -636,7 +649,7 @@ class Reference:
             + config["costs"]["slippage_ticks"] * self.tick / 1e9 * self.instrument.point_value
         )
 
-    # --- input ------------------------------------------------------------------------------
+    # Input.
 
     def step(self, bar: Bar, actionable: bool = True) -> None:
         """Consume one bar."""
@@ -772,7 +785,7 @@ class Reference:
             return None
         return index
 
-    # --- context and history ----------------------------------------------------------------
+    # Context and history.
 
     def _end_context(self) -> None:
         """Put the context bars of one session in the old contract's place."""
@@ -814,7 +827,7 @@ class Reference:
         self.volatility.append((bar, self.volatility[-1][0].close if same else None))
         self.volatility_place = (session_index, bar.symbol)
 
-    # --- session ----------------------------------------------------------------------------
+    # Session.
 
     def _open_session(self, index: int, bar: Bar) -> None:
         row = self.sessions[index]
@@ -829,9 +842,7 @@ class Reference:
             self.peak = self._equity()
             resumes = True
         if resumes:
-            self._emit(
-                "risk", {"time": bar.start, "kind": "resumed", "reason": "next_session"}
-            )
+            self._emit("risk", {"time": bar.start, "kind": "resumed", "reason": "next_session"})
         self.session_open_equity = self._equity()
 
     def _close_session(self) -> None:
@@ -843,7 +854,7 @@ class Reference:
         self._remember(session.index, session.symbol, session.bars, counted=True)
         self.session = None
 
-    # --- what falls due ---------------------------------------------------------------------
+    # What falls due.
 
     def _window_due(self, session: SessionState, start: int) -> int:
         if start + self.delay - self.early > session.row.close:
@@ -884,26 +895,30 @@ class Reference:
 
     def _due_at(self, time: int) -> None:
         self._judge_windows(time, None)
-        for signal in self._sorted(self.signals):
-            if signal.expiry <= time:
-                self._resolve_signal(signal, time, "expired")
-        for order in self._sorted(self.orders):
-            if order.own_deadline is not None and order.own_deadline <= time:
-                self._kill(order, time, order.own_reason)
-        for signal in self._sorted(self.signals):
-            if signal.hours_end is not None and signal.hours_end <= time:
-                self._resolve_signal(signal, time, "hours")
-        for order in self._sorted(self.orders):
-            if order.hours_end is not None and order.hours_end <= time:
-                self._kill(order, time, "hours")
-        for order in self._sorted(self.orders):
-            if order.flatten <= time:
-                self._kill(order, time, "session")
-        for signal in self._sorted(self.signals):
-            if signal.session.row.close <= time:
-                self._resolve_signal(signal, time, "session")
+        self._end_signals(time, "expired", lambda signal: signal.expiry)
+        self._end_orders(time, None, lambda order: order.own_deadline)
+        self._end_signals(time, "hours", lambda signal: signal.hours_end)
+        self._end_orders(time, "hours", lambda order: order.hours_end)
+        self._end_orders(time, "session", lambda order: order.flatten)
+        self._end_signals(time, "session", lambda signal: signal.session.row.close)
         if self.session is not None and self.session.end <= time:
             self._close_session()
+
+    def _end_signals(
+        self, time: int, reason: str, deadline: Callable[[Signal], int | None]
+    ) -> None:
+        for signal in self._sorted(self.signals):
+            due = deadline(signal)
+            if due is not None and due <= time:
+                self._resolve_signal(signal, time, reason)
+
+    def _end_orders(
+        self, time: int, reason: str | None, deadline: Callable[[Order], int | None]
+    ) -> None:
+        for order in self._sorted(self.orders):
+            due = deadline(order)
+            if due is not None and due <= time:
+                self._kill(order, time, reason or order.own_reason)
 
     def _sorted(self, items: Iterable[Any]) -> list[Any]:
         def decision(item: Any) -> int:
@@ -927,7 +942,7 @@ class Reference:
         self.frames[frame].append(dict(row))
         self.events.append((frame, dict(row)))
 
-    # --- windows ----------------------------------------------------------------------------
+    # Windows.
 
     def _judge_windows(self, time: int, bar: Bar | None, *, actionable: bool = True) -> None:
         session = self.session
@@ -955,7 +970,9 @@ class Reference:
     def _minutes(self, bars: int) -> float:
         return bars * self.interval / MINUTE
 
-    def _baseline(self, session: SessionState, start: int) -> tuple[float, str] | None:
+    def _baseline(  # noqa: PLR0911 - one a mode
+        self, session: SessionState, start: int
+    ) -> tuple[float, str] | None:
         settings = self.config["baseline"]
         mode = settings["mode"]
         if self.mutant == "same_day_baseline":
@@ -1007,9 +1024,7 @@ class Reference:
                 continue
             if any(begin < high and low < end for begin, end in past.row.halts):
                 continue
-            bars = [
-                past.bars[t] for t in range(low, high, self.interval) if t in past.bars
-            ]
+            bars = [past.bars[t] for t in range(low, high, self.interval) if t in past.bars]
             if not bars:
                 continue
             latest = latest or past.symbol
@@ -1110,49 +1125,59 @@ class Reference:
 
     def _rank(self, session: SessionState, cluster: Row, *, no_time: bool) -> str:
         """Fill rank, direction and strength, and return how far the cluster came."""
-        rank = self.config["rank"]
-        start, decision = cluster["window_start"], cluster["decision_time"]
+        reason = self._before_ranking(session, cluster, no_time=no_time)
+        if reason is not None:
+            return reason
+        cluster["rank"] = 1 + self._better(session, cluster)
+        session.candidates.append((cluster["decision_time"], cluster["volume_ratio"]))
+        self._direction(cluster)
+        return self._after_ranking(session, cluster) or "armed"
+
+    def _before_ranking(self, session: SessionState, cluster: Row, *, no_time: bool) -> str | None:
+        start = cluster["window_start"]
         if self.sliding and self.config["cluster"]["suppress_overlap"]:
             last = session.last_unsuppressed
             if last is not None and start < last + self.window:
                 return "overlap"
             session.last_unsuppressed = start
-        if not self._hours_interval(session, decision)[0]:
+        if not self._hours_interval(session, cluster["decision_time"])[0]:
             return "hours"
         if no_time:
             return "no_time"
         if cluster["modal_price"] is None:
             return "no_profile"
-        ratio = cluster["volume_ratio"]
-        earliest = decision - round(rank["hours"] * HOUR) if rank["hours"] > 0 else None
-        better = 0
-        others = session.candidates
+        return None
+
+    def _better(self, session: SessionState, cluster: Row) -> int:
+        """Count the candidates that rank before a cluster."""
+        hours = self.config["rank"]["hours"]
+        decision, ratio = cluster["decision_time"], cluster["volume_ratio"]
         if self.mutant == "rank_whole_day" and session.index in self.future_ranks:
-            others = self.future_ranks[session.index]
-        for time, other in others:
-            if others is session.candidates:
-                if (earliest is None or time >= earliest) and other >= ratio:
-                    better += 1
-            elif other > ratio or (other == ratio and time < decision):
-                better += 1
-        session.candidates.append((decision, ratio))
-        cluster["rank"] = 1 + better
-        self._direction(cluster)
+            return sum(
+                other > ratio or (other == ratio and time < decision)
+                for time, other in self.future_ranks[session.index]
+            )
+        return sum(
+            other >= ratio and (hours == 0 or time >= decision - round(hours * HOUR))
+            for time, other in session.candidates
+        )
+
+    def _after_ranking(self, session: SessionState, cluster: Row) -> str | None:
+        rank, settings = self.config["rank"], self.config["signal"]
+        least = settings["min_strength"]
+        if cluster["direction"] == "short" and settings["min_strength_short"] is not None:
+            least = settings["min_strength_short"]
         if cluster["rank"] > rank["top_n"]:
             return "rank"
         if cluster["direction"] == "none":
             return "no_direction"
-        settings = self.config["signal"]
-        least = settings["min_strength"]
-        if cluster["direction"] == "short" and settings["min_strength_short"] is not None:
-            least = settings["min_strength_short"]
         if not cluster["strength"] >= least:
             return "weak"
         if rank["max_per_session"] is not None and session.armed >= rank["max_per_session"]:
             return "max_per_session"
-        if not self._cool(decision):
+        if not self._cool(cluster["decision_time"]):
             return "cooldown"
-        return "armed"
+        return None
 
     def _cool(self, time: int) -> bool:
         return self.last_confirmed is None or time - self.last_confirmed >= self.cooldown
@@ -1215,7 +1240,7 @@ class Reference:
         if not self.config["retest"]["enabled"]:
             self._confirm(signal, decision, bar, actionable=actionable)
 
-    # --- retest, order ----------------------------------------------------------------------
+    # Retest, order.
 
     def _retested(self, signal: Signal, bar: Bar) -> bool:
         modal = signal.row["modal_price"]
@@ -1310,7 +1335,7 @@ class Reference:
         limit = risk["max_trades_per_session"]
         if limit is not None and signal.session.entered + len(self.orders) >= limit:
             return "max_trades_per_session"
-        holders = [*self.positions, *self.orders]
+        holders: list[Position | Order] = [*self.positions, *self.orders]
         if risk["opposite"] == "block" and any(h.sign != signal.sign for h in holders):
             return "opposite_open"
         return None
@@ -1342,9 +1367,7 @@ class Reference:
             held = sum(
                 p.open_quantity for p in self.positions if not (reverse and p.sign != order.sign)
             )
-            held += sum(
-                o.quantity for o in self.orders if not (reverse and o.sign != order.sign)
-            )
+            held += sum(o.quantity for o in self.orders if not (reverse and o.sign != order.sign))
             left = risk["max_open_contracts"] - held
             if left <= 0:
                 return "max_open_contracts"
@@ -1431,7 +1454,7 @@ class Reference:
         order.row.update(context=context, multiplier=multiplier)
         return multiplier
 
-    # --- fills ------------------------------------------------------------------------------
+    # Fills.
 
     def _fill(self, order: Order, time: int, price: int, bar: Bar, *, kind: str) -> None:
         """Open a position; `kind` is open, inside or close."""
@@ -1509,9 +1532,7 @@ class Reference:
         points = position.sign * (exit_price - position.entry_price / 1e9)
         gross = points * self.instrument.point_value * position.quantity
         costs = 2 * position.quantity * self.side_cost
-        notional = (
-            abs(position.entry_price) / 1e9 * self.instrument.point_value * position.quantity
-        )
+        notional = abs(position.entry_price) / 1e9 * self.instrument.point_value * position.quantity
         net = gross - costs
         return {
             "trade_id": order["trade_id"],
@@ -1562,11 +1583,11 @@ class Reference:
             self._close(position, end, "session_end_late", stale=True)
         self._book()
 
-    # --- the order of work in a bar ---------------------------------------------------------
+    # The order of work in a bar.
 
     def _beyond(self, sign: int, price: int, level: int) -> bool:
         """Whether a price is far enough past a target to fill it."""
-        through = self.config["exit"]["target_through_ticks"] * self.tick
+        through: int = self.config["exit"]["target_through_ticks"] * self.tick
         return sign * (price - level) >= through
 
     def _at_open(self, bar: Bar) -> None:
@@ -1699,7 +1720,7 @@ class Reference:
             if sign * (level - position.stop) > 0:
                 position.stop = level
 
-    # --- account ----------------------------------------------------------------------------
+    # Account.
 
     def _book(self) -> None:
         """Put exits into the account, the record and the count of losses, in exit order."""
@@ -1740,17 +1761,17 @@ class Reference:
     def _check_risk(self, time: int) -> None:
         risk = self.config["risk"]
         equity = self._last_mark()
-        limit = risk["max_drawdown_pct"]
-        if limit is not None and not self.halted:
-            if (self.peak - equity) * 100.0 >= limit * self.peak:
-                self.halted = True
-                self._stop_trading(time, "halted", "max_drawdown")
-        limit = risk["daily_loss_pct"]
         opened = self.session_open_equity
-        if limit is not None and not self.paused:
-            if (opened - equity) * 100.0 >= limit * opened:
-                self.paused = True
-                self._stop_trading(time, "paused", "daily_loss")
+        limit = risk["max_drawdown_pct"]
+        drawdown = (self.peak - equity) * 100.0
+        if limit is not None and not self.halted and drawdown >= limit * self.peak:
+            self.halted = True
+            self._stop_trading(time, "halted", "max_drawdown")
+        limit = risk["daily_loss_pct"]
+        lost = (opened - equity) * 100.0
+        if limit is not None and not self.paused and lost >= limit * opened:
+            self.paused = True
+            self._stop_trading(time, "paused", "daily_loss")
         limit = risk["max_consecutive_losses"]
         if limit is not None and not self.paused and self.losses >= limit:
             self.paused = True
@@ -1762,7 +1783,7 @@ class Reference:
             self._kill(order, time, kind)
 
 
-# --- whole runs -------------------------------------------------------------------------------
+# Whole runs.
 
 
 def feed(engine: Reference, item: Input) -> None:
@@ -1852,6 +1873,4 @@ def run(
     mutant: str | None = None,
 ) -> Frames:
     """Return the frames of a whole run."""
-    return run_engine(
-        inputs, config, instrument, sessions, interval_ns, config_id, mutant
-    ).frames
+    return run_engine(inputs, config, instrument, sessions, interval_ns, config_id, mutant).frames

@@ -1,4 +1,4 @@
-"""Settings for the reference engine, read without the package: the presets file and the core's field list."""
+"""Settings for the reference engine: the presets file and the core's list of fields."""
 
 from __future__ import annotations
 

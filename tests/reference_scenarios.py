@@ -77,7 +77,15 @@ def bars(text: str, day: int = 0, symbol: str = "ESZ5") -> list[Bar]:
     """Read lines of `minute open high low close volume`; `;` separates too."""
     rows = [line.split() for line in text.replace(";", "\n").splitlines() if line.strip()]
     return [
-        Bar(at(int(minute), day), px(float(o)), px(float(h)), px(float(lo)), px(float(c)), int(v), symbol)
+        Bar(
+            at(int(minute), day),
+            px(float(o)),
+            px(float(h)),
+            px(float(lo)),
+            px(float(c)),
+            int(v),
+            symbol,
+        )
         for minute, o, h, lo, c, v in rows
     ]
 
@@ -145,7 +153,7 @@ def retest_high(minute: int, day: int = 0) -> list[Bar]:
 
 
 def entered(day: int = 0, symbol: str = "ESZ5") -> list[Bar]:
-    """Return a cluster, its retest, and the bar of the entry at 100.50: stop 99.50, target 102.50."""
+    """Return a cluster, its retest, and the entry at 100.50: stop 99.50, target 102.50."""
     return [
         *long_at(0, day, symbol),
         *retest(5, day, symbol),
@@ -180,9 +188,7 @@ class Scenario:
 SCENARIOS: list[Scenario] = []
 
 
-def add(
-    name: str, inputs: Any, expected: Expected | None = None, **rest: Any
-) -> None:
+def add(name: str, inputs: Any, expected: Expected | None = None, **rest: Any) -> None:
     """Add a scenario to the list."""
     SCENARIOS.append(Scenario(name, list(inputs), expected or {}, **rest))
 
@@ -194,7 +200,7 @@ def days(count: int, minutes: int = 60) -> list[Session]:
 
 ORDINARY_TRADE = {"entry_time": at(6), "entry_price": px(100.5)}
 
-# --- section 1: bars ---------------------------------------------------------------------------
+# Section 1: bars.
 
 FUNNEL_ONE = {"bars": 7, "windows": 1, "thin": 0, "warming_up": 0, "quiet": 0, "clusters": 1}
 
@@ -251,7 +257,12 @@ add(
     settings={"volatility": {"min_minutes": 2, "atr_minutes": 240, "atr_min_minutes": 2}},
     instrument=Instrument(allow_negative=True),
 )
-add("refused: a window shorter than a bar", [GOOD], interval_ns=10 * MINUTE, refused=(None, "cluster.minutes"))
+add(
+    "refused: a window shorter than a bar",
+    [GOOD],
+    interval_ns=10 * MINUTE,
+    refused=(None, "cluster.minutes"),
+)
 add(
     "refused: a session that opens off the grid",
     [GOOD],
@@ -260,7 +271,7 @@ add(
 )
 add(
     "windows and offsets are rounded outward to whole bars",
-    # Two-minute bars: W 5 becomes 6, need is ceil(0.8 * 3) = 3, the profile [-1, 5) becomes [-2, 6).
+    # Two-minute bars: W 5 becomes 6, need is 3, the profile [-1, 5) becomes [-2, 6).
     bars(
         "0 100 100 100 100 1; 2 100 101 99 100 9; 4 100 101 100 101 380; 6 101 101 101 101 430;"
         "8 101 102 101 102 400; 10 102 102 102 102 400; 12 100 100 100 100 1"
@@ -388,9 +399,15 @@ add(
 )
 add(
     "a short is the mirror of a long",
-    [*short_at(0), *retest_high(5), *bars("6 100.50 100.75 100.25 100.50 10; 7 100.5 100.5 98.25 98.5 10")],
+    [
+        *short_at(0),
+        *retest_high(5),
+        *bars("6 100.50 100.75 100.25 100.50 10; 7 100.5 100.5 98.25 98.5 10"),
+    ],
     {
-        "clusters": [{"modal_price": px(101), "modal_position": 1.0, "direction": "short", "strength": 1.0}],
+        "clusters": [
+            {"modal_price": px(101), "modal_position": 1.0, "direction": "short", "strength": 1.0}
+        ],
         "trades": [
             {
                 "direction": "short",
@@ -410,7 +427,10 @@ add(
 add(
     "with shorts off a high modal position has no direction",
     [*short_at(0), *retest_high(5)],
-    {"clusters": [{"direction": "none", "strength": None, "rank": 1, "reason": "no_direction"}], "signals": []},
+    {
+        "clusters": [{"direction": "none", "strength": None, "rank": 1, "reason": "no_direction"}],
+        "signals": [],
+    },
     settings={"signal": {"shorts": False}},
 )
 add(
@@ -459,7 +479,10 @@ add(
     {
         "clusters": [
             {"window_start": at(0), "reason": "no_direction", "rank": 1},
-            *({"window_start": at(start), "reason": "overlap", "rank": None} for start in range(1, 5)),
+            *(
+                {"window_start": at(start), "reason": "overlap", "rank": None}
+                for start in range(1, 5)
+            ),
             {"window_start": at(5), "reason": "no_direction", "rank": 2},
             {"window_start": at(6), "reason": "overlap"},
         ],
@@ -481,12 +504,18 @@ add(
     sessions=[session(hours=((at(5), at(60)),))],
 )
 
-# --- section 2: hours ----------------------------------------------------------------------------
+# Section 2: hours.
 
 add(
     "a cluster is inside when start < decision <= end",
     [*flat(0, 5, 100.0, 100), *flat(5, 10, 100.0, 100), *flat(10, 15, 100.0, 100)],
-    {"clusters": [{"reason": "hours", "rank": None, "strength": None}, {"reason": "no_direction"}, {"reason": "hours"}]},
+    {
+        "clusters": [
+            {"reason": "hours", "rank": None, "strength": None},
+            {"reason": "no_direction"},
+            {"reason": "hours"},
+        ]
+    },
     settings={"session": {"hours": ["x"]}},
     sessions=[session(hours=((at(5), at(10)),))],
 )
@@ -502,7 +531,9 @@ add(
     [*long_at(0), *retest(5), *flat(6, 8, 100.5)],
     {
         "signals": [{"reason": "ordered", "confirmed_time": at(6)}],
-        "orders": [{"reason": "hours", "resolved_time": at(6), "valid_until": at(6), "entry_time": None}],
+        "orders": [
+            {"reason": "hours", "resolved_time": at(6), "valid_until": at(6), "entry_time": None}
+        ],
         "trades": [],
     },
     settings={"hours": {"bind_entries": True}, "session": {"hours": ["x"]}},
@@ -536,7 +567,7 @@ add(
     sessions=[session(minutes=12), session(1)],
 )
 
-# --- section 4: baselines ------------------------------------------------------------------------
+# Section 4: baselines.
 
 PREVIOUS: Settings = {"baseline": {"mode": "previous_session"}}
 
@@ -576,7 +607,8 @@ add(
 )
 add(
     "a session with 80 % of the usual minutes counts, a thinner one is passed over",
-    # Usual before day 1: 50. 40 bars are 80 %: good. Before day 2: median(50, 40) = 45, 35 bars are thin.
+    # Usual before day 1: 50. 40 bars are 80 %: good.
+    # Before day 2: median(50, 40) = 45, 35 bars are thin.
     # Before day 3: median(50, 40, 35) = 40, so 32 bars would do; day 3 has 31.
     [
         *flat(0, 50, 100.0, 20),
@@ -605,11 +637,17 @@ add(
 )
 add(
     "a rolling baseline needs n bars before the window, and takes them across sessions",
-    # Day 0: six bars of 10. Day 1: the window at 0 has the last six of day 0, the one at 5 five of 100 and one of 10.
+    # Day 0: six bars of 10. Day 1: the window at 0 has these six, the one at 5 has five
+    # bars of 100 and one of 10.
     [*flat(0, 6, 100.0, 10), *flat(0, 10, 100.0, 100, day=1)],
     {
         "clusters": [
-            {"window_start": at(0, 1), "baseline": 10.0, "volume_ratio": 50.0, "baseline_source": "rolling"},
+            {
+                "window_start": at(0, 1),
+                "baseline": 10.0,
+                "volume_ratio": 50.0,
+                "baseline_source": "rolling",
+            },
             {"window_start": at(5, 1), "baseline": 85.0, "volume_ratio": 500 / 85},
         ],
         "funnel": {"warming_up": 1},
@@ -621,7 +659,9 @@ add(
     "session to date takes the bars before the window once there are enough",
     [*flat(0, 5, 100.0, 10), *flat(5, 10, 100.0, 20), *flat(10, 15, 100.0, 100)],
     {
-        "clusters": [{"window_start": at(10), "baseline": 15.0, "baseline_source": "session_to_date"}],
+        "clusters": [
+            {"window_start": at(10), "baseline": 15.0, "baseline_source": "session_to_date"}
+        ],
         "funnel": {"warming_up": 2},
     },
     settings={"baseline": {"mode": "session_to_date", "min_bars": 10}},
@@ -636,7 +676,11 @@ add(
         *flat(5, 7, 100.0, 60, day=2),
         *flat(5, 10, 100.0, 100, day=3),
     ],
-    {"clusters": [{"window_start": at(5, 3), "baseline": 170 / 7, "volume_ratio": 500 / (170 / 7)}]},
+    {
+        "clusters": [
+            {"window_start": at(5, 3), "baseline": 170 / 7, "volume_ratio": 500 / (170 / 7)}
+        ]
+    },
     settings=TIME_OF_DAY,
     sessions=days(4),
 )
@@ -668,12 +712,20 @@ add(
     ],
 )
 
-# --- section 3: contracts --------------------------------------------------------------------------
+# Section 3: contracts.
 
 add(
     "without context the baseline continues from the old contract and says so",
     [*flat(0, 60, 100.0, 20), *flat(0, 5, 100.0, 100, 1, "ESH6")],
-    {"clusters": [{"symbol": "ESH6", "baseline": 20.0, "baseline_source": "previous_session,other_contract"}]},
+    {
+        "clusters": [
+            {
+                "symbol": "ESH6",
+                "baseline": 20.0,
+                "baseline_source": "previous_session,other_contract",
+            }
+        ]
+    },
     settings=PREVIOUS,
     sessions=days(2),
 )
@@ -699,7 +751,11 @@ add(
     ],
     {
         "clusters": [
-            {"baseline": 20.0, "baseline_source": "previous_session,other_contract", "volume_ratio": 25.0}
+            {
+                "baseline": 20.0,
+                "baseline_source": "previous_session,other_contract",
+                "volume_ratio": 25.0,
+            }
         ]
     },
     settings=PREVIOUS | {"cluster": {"threshold": 10.0}},
@@ -792,7 +848,7 @@ add(
     {"trades": [{"exit_price": 100.5, "exit_time": at(7), "stale": True}]},
 )
 
-# --- section 6: ranking ----------------------------------------------------------------------------
+# Section 6: ranking.
 
 
 def burst(minute: int, volume: int, price: float = 100.0) -> list[Bar]:
@@ -848,7 +904,10 @@ add(
     "max_per_session counts armed signals",
     [*long_at(0), *long_at(5), *flat(0, 1, 103.0, day=1)],
     {
-        "clusters": [{"reason": "armed"}, {"reason": "max_per_session", "direction": "long", "strength": 1.0}],
+        "clusters": [
+            {"reason": "armed"},
+            {"reason": "max_per_session", "direction": "long", "strength": 1.0},
+        ],
     },
     settings={"rank": {"max_per_session": 1}},
     sessions=days(2),
@@ -868,7 +927,7 @@ add(
     sessions=days(2),
 )
 
-# --- section 7: profile and modal price ------------------------------------------------------------
+# Section 7: profile and modal price.
 
 TIED = bars(
     """0 100.00 101.00 100.00 101.00 100
@@ -881,13 +940,20 @@ for tie, modal in (("middle", 100.75), ("earliest", 101.0), ("lowest", 100.0)):
         f"four equal ticks: {tie}",
         [*TIED, *flat(5, 6, 103.0)],
         # The middle of 100 to 101 is 100.50; 100.25 and 100.75 are equally near, 100.75 is earlier.
-        {"clusters": [{"modal_tied": True, "modal_price": px(modal), "modal_position": modal - 100}]},
+        {
+            "clusters": [
+                {"modal_tied": True, "modal_price": px(modal), "modal_position": modal - 100}
+            ]
+        },
         settings={"profile": {"tie": tie}},
     )
 add(
     "the tied tick nearest to the middle, though it came later",
     [
-        *bars("0 100 100 100 100 150; 1 100 101 100 100.5 150; 2 101 101 101 101 50; 3 101 101 101 101 50"),
+        *bars(
+            "0 100 100 100 100 150; 1 100 101 100 100.5 150;"
+            "2 101 101 101 101 50; 3 101 101 101 101 50"
+        ),
         *flat(5, 6, 103.0),
     ],
     {"clusters": [{"modal_tied": True, "modal_price": px(100.5), "modal_position": 0.5}]},
@@ -902,7 +968,8 @@ add(
 add(
     "range_volume spreads a bar's volume over its range",
     # 402 over 5 ticks: 80 each, the two left go to ticks floor(5/4) = 1 and floor(15/4) = 3.
-    # Then 40 at the tick 2: 100.50 has 120 of 442. Seventy percent is 309.4: 81 up (of equals), 81 down: 282,
+    # Then 40 at the tick 2: 100.50 has 120 of 442, of which 70 % are 309.4.
+    # 81 up (of equals), 81 down: 282,
     # then 80 up: 362.
     [
         *bars("0 100 101 100 101 402; 1 100.5 100.5 100.5 100.5 10; 2 100.5 100.5 100.5 100.5 10"),
@@ -923,7 +990,11 @@ add(
 add(
     "a bar without trades leaves no profile",
     [Trade(at(0), px(100), 60), *burst(0, 100)],
-    {"clusters": [{"reason": "no_profile", "modal_price": None, "modal_position": None, "rank": None}]},
+    {
+        "clusters": [
+            {"reason": "no_profile", "modal_price": None, "modal_position": None, "rank": None}
+        ]
+    },
     settings={"profile": {"source": "trades"}},
 )
 add(
@@ -944,7 +1015,11 @@ add(
 add(
     "a profile beyond the window moves the decision to its end",
     [*long_at(0), *flat(5, 6, 100.5, 900), *flat(6, 8, 103.0)],
-    {"clusters": [{"decision_time": at(6), "volume": 500, "modal_price": px(100.5), "modal_position": 0.5}]},
+    {
+        "clusters": [
+            {"decision_time": at(6), "volume": 500, "modal_price": px(100.5), "modal_position": 0.5}
+        ]
+    },
     settings={"profile": {"end_minute": 6}},
 )
 add(
@@ -957,7 +1032,11 @@ add(
 add(
     "a decision past the close has no time and is judged at the close",
     [*flat(0, 5, 103.0, 1), *moved(long_at(0), 5), Advance(at(10))],
-    {"clusters": [{"reason": "no_time", "decision_time": at(10), "rank": None, "modal_price": px(100)}]},
+    {
+        "clusters": [
+            {"reason": "no_time", "decision_time": at(10), "rank": None, "modal_price": px(100)}
+        ]
+    },
     settings={"profile": {"end_minute": 6}},
     sessions=[session(minutes=10)],
 )
@@ -975,7 +1054,7 @@ add(
     settings={"profile": {"start_minute": -10, "end_minute": 5}},
 )
 
-# --- section 8: momentum, direction, strength ------------------------------------------------------
+# Section 8: momentum, direction, strength.
 
 add(
     "momentum is the last close over the first before the window",
@@ -984,7 +1063,7 @@ add(
         "clusters": [
             {
                 "momentum": px(100) / px(98) - 1.0,
-                # 0.5 * 1 + 0.25 * 1 + 0.25 * min(16 * 0.0204, 1)
+                # A half, a quarter, and a quarter of the momentum strength of 16 times 0.0204.
                 "strength": 0.5 + 0.25 + 0.25 * ((px(100) / px(98) - 1.0) * 16.0),
             }
         ]
@@ -1013,8 +1092,12 @@ QUARTER = bars(
 add(
     "at the long threshold the position has no strength but a direction",
     QUARTER,
-    # 0.7 * 0 + 0.3 * min(5 / 10, 1)
-    {"clusters": [{"modal_position": 0.25, "direction": "long", "strength": 0.15, "reason": "weak"}]},
+    # Nothing of the position, 0.3 of half the volume cap.
+    {
+        "clusters": [
+            {"modal_position": 0.25, "direction": "long", "strength": 0.15, "reason": "weak"}
+        ]
+    },
     settings={"signal": {"volume_cap": 10.0}},
 )
 add(
@@ -1030,12 +1113,15 @@ add(
     settings={"signal": {"min_strength": 0.8, "min_strength_short": 0.9, "volume_cap": 10.0}},
 )
 
-# --- section 9: retest ------------------------------------------------------------------------------
+# Section 9: retest.
 
 add(
     "the window's own bars are no retest",
     [*long_at(0), *flat(5, 16, 103.0)],
-    {"signals": [{"reason": "expired", "resolved_time": at(15), "confirmed_time": None}], "orders": []},
+    {
+        "signals": [{"reason": "expired", "resolved_time": at(15), "confirmed_time": None}],
+        "orders": [],
+    },
 )
 add(
     "touch looks at the range, with the tolerance",
@@ -1056,7 +1142,7 @@ add(
 )
 add(
     "a deadline inside a bar falls before its inside",
-    # Two-minute bars; W is 6. The deadline is at 6 + 3 = 9, inside the bar at 8, which would confirm.
+    # Two-minute bars; W is 6. The deadline, 6 + 3, lies inside the bar at 8, which would confirm.
     bars("0 100 101 100 100 900; 2 100 101 100 101 50; 4 101 101 101 101 50; 8 101 101 100 100 1"),
     {"signals": [{"reason": "expired", "resolved_time": at(9)}]},
     settings={"retest": {"timeout_minutes": 3}, "profile": {"end_minute": 6}},
@@ -1074,10 +1160,13 @@ add(
 add(
     "without a retest and without a bar that ends there, no order",
     [*long_at(0)[:4], *flat(6, 7, 100.75)],
-    {"signals": [{"confirmed_time": at(5), "reason": "no_bar", "resolved_time": at(5)}], "orders": []},
+    {
+        "signals": [{"confirmed_time": at(5), "reason": "no_bar", "resolved_time": at(5)}],
+        "orders": [],
+    },
     settings={"retest": {"enabled": False}},
 )
-# A second cluster from 98.50 to 99.50, which does not touch 100; then a bar that touches both modal prices.
+# A second cluster from 98.50 to 99.50 that does not touch 100; then a bar that touches both.
 TWO_PENDING = [
     *long_at(0),
     *priced(long_at(5), -1.5),
@@ -1118,10 +1207,13 @@ add(
 add(
     "no order is created from the flatten time on",
     [*moved(long_at(0), 50), *flat(55, 58, 103.0), *retest(58), *flat(59, 60, 103.0)],
-    {"signals": [{"reason": "session", "confirmed_time": at(59), "resolved_time": at(59)}], "orders": []},
+    {
+        "signals": [{"reason": "session", "confirmed_time": at(59), "resolved_time": at(59)}],
+        "orders": [],
+    },
 )
 
-# --- section 10: orders and entries ------------------------------------------------------------------
+# Section 10: orders and entries.
 
 add(
     "an order waits for the next bar, and not longer than max_wait",
@@ -1131,7 +1223,12 @@ add(
 add(
     "a bar that starts at the end of the wait is too late",
     [*long_at(0), *retest(5), *flat(11, 12, 100.5)],
-    {"orders": [{"reason": "no_bar", "resolved_time": at(11), "entry_price": None, "quantity": 1}], "trades": []},
+    {
+        "orders": [
+            {"reason": "no_bar", "resolved_time": at(11), "entry_price": None, "quantity": 1}
+        ],
+        "trades": [],
+    },
 )
 add(
     "an adverse entry pays the worse of open and close",
@@ -1157,14 +1254,31 @@ add(
     "an adverse entry is managed inside its bar, without the checks at the open",
     # Paid 102, stop at 101; the bar opened at 100.5 below it: out at the stop.
     [*long_at(0), *retest(5), *bars("6 100.5 102.25 100.25 102 10")],
-    {"trades": [{"entry_price": px(102), "exit_price": 101.0, "exit_time": at(7), "exit_reason": "stop", "bars_held": 1}]},
+    {
+        "trades": [
+            {
+                "entry_price": px(102),
+                "exit_price": 101.0,
+                "exit_time": at(7),
+                "exit_reason": "stop",
+                "bars_held": 1,
+            }
+        ]
+    },
     settings={"entry": {"adverse": True}},
 )
 LIMIT: Settings = {"entry": {"mode": "limit"}}
 add(
     "a limit at the confirming close fills when a later bar trades a tick beyond",
     # Limit 100.25. Bar 6 touches it, bar 7 trades 100.00.
-    [*long_at(0), *retest(5), *bars("6 100.5 100.75 100.25 100.5 10; 7 100.5 102.75 100 102.5 10; 8 102.5 102.5 102.5 102.5 10")],
+    [
+        *long_at(0),
+        *retest(5),
+        *bars(
+            "6 100.5 100.75 100.25 100.5 10; 7 100.5 102.75 100 102.5 10;"
+            "8 102.5 102.5 102.5 102.5 10"
+        ),
+    ],
     {
         "orders": [
             {
@@ -1245,14 +1359,33 @@ add(
 add(
     "a limit fill in a bar that opened beyond the stop leaves at that open",
     [*long_at(0), *retest(5), *flat(6, 7, 100.5), *bars("7 98 98.5 97 98 10")],
-    {"trades": [{"entry_price": px(100.25), "exit_price": 98.0, "exit_reason": "stop", "exit_time": at(8), "mae": 2.25}]},
+    {
+        "trades": [
+            {
+                "entry_price": px(100.25),
+                "exit_price": 98.0,
+                "exit_reason": "stop",
+                "exit_time": at(8),
+                "mae": 2.25,
+            }
+        ]
+    },
     settings=LIMIT,
 )
 add(
     "a limit at the modal price, better by an offset",
     [*long_at(0), *retest(5), *bars("6 100.5 100.5 99.25 99.75 10")],
     # 100 less two ticks; a tick through is 99.25.
-    {"orders": [{"limit_price": px(99.5), "reference_price": px(99.5), "entry_price": px(99.5), "entry_time": at(7)}]},
+    {
+        "orders": [
+            {
+                "limit_price": px(99.5),
+                "reference_price": px(99.5),
+                "entry_price": px(99.5),
+                "entry_time": at(7),
+            }
+        ]
+    },
     settings={"entry": {"mode": "limit", "limit_at": "modal_price", "offset_ticks": 2}},
 )
 add(
@@ -1297,7 +1430,9 @@ add(
     "an entry at the close is optimistic and managed from the next bar",
     [*long_at(0), *retest(5), *bars("6 100.5 100.75 99.25 100 10")],
     {
-        "orders": [{"mode": "close", "entry_time": at(6), "entry_price": px(100.25), "reason": "filled"}],
+        "orders": [
+            {"mode": "close", "entry_time": at(6), "entry_price": px(100.25), "reason": "filled"}
+        ],
         "trades": [
             {
                 "optimistic": True,
@@ -1315,11 +1450,11 @@ add(
     settings={"entry": {"mode": "close"}},
 )
 
-# --- section 11: sigma --------------------------------------------------------------------------------
+# Section 11: sigma.
 
 
 def sigma_case(name: str, sigma: float, source: str, settings: Settings) -> None:
-    """Add a scenario whose order is created after ten bars: 100 +- 1, then five, then the retest."""
+    """Add a scenario whose order is created after eleven bars that go from 99 to 101."""
     rows = [
         bar._replace(high=px(101), low=px(99), volume=volume)
         for bar, volume in zip(flat(0, 12, 100.0, 1), [1] * 5 + [100] * 5 + [1, 1], strict=True)
@@ -1396,21 +1531,27 @@ add(
     sessions=days(2),
 )
 
-# --- section 12: stops, targets, exits -----------------------------------------------------------------
+# Section 12: stops, targets, exits.
 
 add(
     "a stop from sigma is rounded up to a tick, the target is a multiple of it, halves up",
     # Price rule: 1 * (0.0015 + 0.00010025) * 100.25 = 0.1604: one tick. Target 2.5 ticks: three.
     [*long_at(0), *retest(5), *flat(11, 12, 100.5)],
     {"orders": [{"stop_distance": px(0.25), "target_distance": px(0.75)}]},
-    settings={"stop": {"mode": "volatility", "k": 1.0}, "target": {"mode": "reward", "reward": 2.5}},
+    settings={
+        "stop": {"mode": "volatility", "k": 1.0},
+        "target": {"mode": "reward", "reward": 2.5},
+    },
 )
 add(
     "the stop is at least min_pct of the price",
     # 0.5 % of 100.25 is 0.50125: three ticks.
     [*long_at(0), *retest(5), *flat(11, 12, 100.5)],
     {"orders": [{"stop_distance": px(0.75), "target_distance": px(1.5)}]},
-    settings={"stop": {"mode": "volatility", "k": 1.0, "min_pct": 0.5}, "target": {"mode": "reward"}},
+    settings={
+        "stop": {"mode": "volatility", "k": 1.0, "min_pct": 0.5},
+        "target": {"mode": "reward"},
+    },
 )
 add(
     "both distances are at least one tick",
@@ -1420,16 +1561,32 @@ add(
 )
 
 
-def exit_case(name: str, text: str, trade: dict[str, Any], settings: Settings | None = None) -> None:
+def exit_case(
+    name: str, text: str, trade: dict[str, Any], settings: Settings | None = None
+) -> None:
     """Add a scenario of the usual entry at 100.50, stop 99.50, target 102.50."""
-    add(name, [*entered(), *bars(text)], {"trades": [ORDINARY_TRADE | trade]}, settings=settings or {})
+    add(
+        name,
+        [*entered(), *bars(text)],
+        {"trades": [ORDINARY_TRADE | trade]},
+        settings=settings or {},
+    )
 
 
 exit_case(
     "a target must be passed by a tick",
     "7 100.5 102.5 100.5 102 10; 8 102 102.75 102 102.25 10",
-    {"exit_price": 102.5, "exit_time": at(9), "exit_reason": "target", "mae": 0.25, "mfe": 2.0, "bars_held": 3,
-     "gross": 100.0, "net": 76.25, "return": 76.25 / 5025},
+    {
+        "exit_price": 102.5,
+        "exit_time": at(9),
+        "exit_reason": "target",
+        "mae": 0.25,
+        "mfe": 2.0,
+        "bars_held": 3,
+        "gross": 100.0,
+        "net": 76.25,
+        "return": 76.25 / 5025,
+    },
 )
 exit_case(
     "with target_through_ticks of zero a touch fills",
@@ -1450,7 +1607,14 @@ exit_case(
 exit_case(
     "a gap beyond the stop leaves at the open",
     "7 99 99.25 98 99 10",
-    {"exit_price": 99.0, "exit_time": at(7), "exit_reason": "stop", "mae": 1.5, "mfe": 0.25, "gross": -75.0},
+    {
+        "exit_price": 99.0,
+        "exit_time": at(7),
+        "exit_reason": "stop",
+        "mae": 1.5,
+        "mfe": 0.25,
+        "gross": -75.0,
+    },
 )
 exit_case(
     "an open at the stop leaves there",
@@ -1460,7 +1624,14 @@ exit_case(
 exit_case(
     "a touched stop leaves at the stop, without the exit bar's other extreme",
     "7 100.5 102 99.5 100 10",
-    {"exit_price": 99.5, "exit_time": at(8), "exit_reason": "stop", "mae": 1.0, "mfe": 0.25, "ambiguous": False},
+    {
+        "exit_price": 99.5,
+        "exit_time": at(8),
+        "exit_reason": "stop",
+        "mae": 1.0,
+        "mfe": 0.25,
+        "ambiguous": False,
+    },
 )
 exit_case(
     "both in one bar is the stop, and ambiguous",
@@ -1476,12 +1647,30 @@ exit_case(
 add(
     "an entry at the open is managed in its own bar",
     [*long_at(0), *retest(5), *bars("6 100.5 100.75 99.25 100.5 10")],
-    {"trades": [{"entry_time": at(6), "exit_time": at(7), "exit_price": 99.5, "exit_reason": "stop", "bars_held": 1, "mfe": 0.0}]},
+    {
+        "trades": [
+            {
+                "entry_time": at(6),
+                "exit_time": at(7),
+                "exit_price": 99.5,
+                "exit_reason": "stop",
+                "bars_held": 1,
+                "mfe": 0.0,
+            }
+        ]
+    },
 )
 exit_case(
     "time is the close of the first bar that ends at or after it",
     "7 100.5 101 100.25 100.75 10; 8 100.75 101.5 100 101 10",
-    {"exit_price": 101.0, "exit_time": at(9), "exit_reason": "time", "mae": 0.5, "mfe": 1.0, "bars_held": 3},
+    {
+        "exit_price": 101.0,
+        "exit_time": at(9),
+        "exit_reason": "time",
+        "mae": 0.5,
+        "mfe": 1.0,
+        "bars_held": 3,
+    },
     {"exit": {"max_hold_minutes": 3}},
 )
 exit_case(
@@ -1506,8 +1695,19 @@ add(
 add(
     "a position entered in the last bar leaves at its end",
     [*long_at(0), *retest(5), *flat(6, 7, 100.5), *bars("10 100.5 100.5 100 100.25 10")],
-    {"trades": [{"entry_time": at(11), "entry_price": px(100.25), "exit_time": at(11), "exit_price": 100.25,
-                 "exit_reason": "session_end", "mae": 0.0, "bars_held": 1}]},
+    {
+        "trades": [
+            {
+                "entry_time": at(11),
+                "entry_price": px(100.25),
+                "exit_time": at(11),
+                "exit_price": 100.25,
+                "exit_reason": "session_end",
+                "mae": 0.0,
+                "bars_held": 1,
+            }
+        ]
+    },
     settings=LIMIT,
     sessions=[session(minutes=12)],
 )
@@ -1516,8 +1716,15 @@ add(
     [*entered(), *bars("0 98 99 97 98.5 10", day=1)],
     {
         "trades": [
-            {"exit_price": 98.0, "exit_time": at(0, 1), "exit_reason": "session_end_late", "stale": False,
-             "mae": 2.5, "mfe": 0.25, "bars_held": 2}
+            {
+                "exit_price": 98.0,
+                "exit_time": at(0, 1),
+                "exit_reason": "session_end_late",
+                "stale": False,
+                "mae": 2.5,
+                "mfe": 0.25,
+                "bars_held": 2,
+            }
         ],
         "equity": [
             {"time": at(7)},
@@ -1529,7 +1736,7 @@ add(
 )
 exit_case(
     "a fixed trailing stop follows finished bars and acts from the next",
-    # After bar 6 (high 100.75): 99.75. Bar 7 reaches 102 and 100.25: no exit; then 101. Bar 8 touches 101.
+    # After bar 6: 100.75 - 1. Bar 7 (100.25 to 102): no exit, then 101, which bar 8 touches.
     "7 100.5 102 100.25 101.75 10; 8 101.75 102 101 101.5 10",
     {"exit_price": 101.0, "exit_time": at(9), "exit_reason": "stop", "stop": px(99.5)},
     {"exit": {"trailing": "fixed", "trailing_distance": "1 points"}},
@@ -1557,17 +1764,37 @@ exit_case(
 )
 add(
     "after an inside fill trailing starts with the next bar",
-    # Filled inside bar 6 at 100.25, whose high of 101 does not count: bar 7 trails to 99.5 from 100.5.
-    [*long_at(0), *retest(5), *bars("6 100.5 101 100 100.25 10; 7 100.25 100.5 99.5 100 10; 8 100 100 99.5 99.75 10")],
-    {"trades": [{"exit_time": at(9), "exit_price": 99.5, "stop": px(99.25), "exit_reason": "stop"}]},
-    settings={"entry": {"mode": "limit"}, "exit": {"trailing": "fixed", "trailing_distance": "1 points"}},
+    # Filled inside bar 6, whose high of 101 does not count: bar 7 trails to 99.5 from 100.5.
+    [
+        *long_at(0),
+        *retest(5),
+        *bars("6 100.5 101 100 100.25 10; 7 100.25 100.5 99.5 100 10; 8 100 100 99.5 99.75 10"),
+    ],
+    {
+        "trades": [
+            {"exit_time": at(9), "exit_price": 99.5, "stop": px(99.25), "exit_reason": "stop"}
+        ]
+    },
+    settings={
+        "entry": {"mode": "limit"},
+        "exit": {"trailing": "fixed", "trailing_distance": "1 points"},
+    },
 )
 SCALE: Settings = {"size": {"base": 2.0}, "exit": {"scale_out": [{"fraction": 0.5, "reward": 1.0}]}}
 exit_case(
     "a scale-out leaves in part, one row a trade",
     "7 100.5 101.75 100 101 10; 8 101 102.75 101 102 10",
-    {"quantity": 2, "exit_price": 102.0, "exit_time": at(9), "exit_reason": "target", "gross": 150.0, "costs": 47.5,
-     "net": 102.5, "mae": 0.5, "mfe": 2.0},
+    {
+        "quantity": 2,
+        "exit_price": 102.0,
+        "exit_time": at(9),
+        "exit_reason": "target",
+        "gross": 150.0,
+        "costs": 47.5,
+        "net": 102.5,
+        "mae": 0.5,
+        "mfe": 2.0,
+    },
     SCALE,
 )
 exit_case(
@@ -1592,7 +1819,10 @@ exit_case(
     "legs alone may end a trade",
     "7 100.5 101.75 100 101 10; 8 101 102.25 101 102 10",
     {"exit_price": (101.5 + 102.0) / 2, "exit_reason": "scale_out", "exit_time": at(9)},
-    {"size": {"base": 2.0}, "exit": {"scale_out": [{"fraction": 0.5, "reward": 1.0}, {"fraction": 0.5, "reward": 1.5}]}},
+    {
+        "size": {"base": 2.0},
+        "exit": {"scale_out": [{"fraction": 0.5, "reward": 1.0}, {"fraction": 0.5, "reward": 1.5}]},
+    },
 )
 exit_case(
     "a leg and the stop in one bar: all at the stop",
@@ -1604,7 +1834,10 @@ exit_case(
     "a leg and the stop in one bar, target first: the rest leaves at the stop",
     "7 100.5 101.75 99.5 101 10",
     {"exit_price": 100.5, "exit_reason": "stop", "ambiguous": True, "gross": 0.0},
-    {"size": {"base": 2.0}, "exit": {"scale_out": [{"fraction": 0.5, "reward": 1.0}], "same_bar": "target_first"}},
+    {
+        "size": {"base": 2.0},
+        "exit": {"scale_out": [{"fraction": 0.5, "reward": 1.0}], "same_bar": "target_first"},
+    },
 )
 exit_case(
     "a gap fills a leg at its price, the rest stays",
@@ -1613,39 +1846,69 @@ exit_case(
     SCALE,
 )
 
-# --- section 13: order of work --------------------------------------------------------------------------
+# Section 13: order of work.
 
 add(
     "exits inside a bar are known to a confirmation at its end",
-    # Max one open contract: the first trade stops in bar 15, whose close confirms the second signal.
-    [*entered(), *flat(7, 10, 100.75), *long_at(10), *bars("15 100.5 100.5 99.5 100.25 10; 16 100.5 100.5 100.5 100.5 10")],
+    # One open contract: the first trade stops in bar 15, whose close confirms the second signal.
+    [
+        *entered(),
+        *flat(7, 10, 100.75),
+        *long_at(10),
+        *bars("15 100.5 100.5 99.5 100.25 10; 16 100.5 100.5 100.5 100.5 10"),
+    ],
     {
-        "trades": [{"exit_reason": "stop", "exit_time": at(16)}, {"entry_time": at(16), "exit_reason": "open"}],
+        "trades": [
+            {"exit_reason": "stop", "exit_time": at(16)},
+            {"entry_time": at(16), "exit_reason": "open"},
+        ],
         "orders": [{"quantity": 1}, {"quantity": 1}],
     },
     settings={"risk": {"max_open_contracts": 1}},
 )
 add(
     "advance changes nothing else",
-    [*long_at(0), Advance(at(5)), *retest(5), Advance(at(6)), *bars("6 100.50 100.75 100.25 100.50 10"), Advance(at(7)),
-     *bars("7 100.5 102.75 100.5 102.5 10")],
+    [
+        *long_at(0),
+        Advance(at(5)),
+        *retest(5),
+        Advance(at(6)),
+        *bars("6 100.50 100.75 100.25 100.50 10"),
+        Advance(at(7)),
+        *bars("7 100.5 102.75 100.5 102.5 10"),
+    ],
     {"trades": [ORDINARY_TRADE | {"exit_reason": "target"}], "signals": [{"reason": "ordered"}]},
 )
 add(
     "advance emits what is due",
     [*long_at(0), Advance(at(15))],
-    {"signals": [{"reason": "expired", "resolved_time": at(15)}], "funnel": {"windows": 3, "thin": 2}},
+    {
+        "signals": [{"reason": "expired", "resolved_time": at(15)}],
+        "funnel": {"windows": 3, "thin": 2},
+    },
 )
 
-# --- section 14: money, learning, size -------------------------------------------------------------------
+# Section 14: money, learning, size.
 
 add(
     "the equity of a won and a lost trade",
     [*won(0), *lost(1)],
     {
         "equity": [
-            {"time": at(7), "balance": 50_000 - SIDE, "equity": 50_000 - SIDE, "open_contracts": 1, "drawdown": SIDE},
-            {"time": at(8), "balance": 50_076.25, "equity": 50_076.25, "open_contracts": 0, "drawdown": 0.0},
+            {
+                "time": at(7),
+                "balance": 50_000 - SIDE,
+                "equity": 50_000 - SIDE,
+                "open_contracts": 1,
+                "drawdown": SIDE,
+            },
+            {
+                "time": at(8),
+                "balance": 50_076.25,
+                "equity": 50_076.25,
+                "open_contracts": 0,
+                "drawdown": 0.0,
+            },
             {"time": at(60), "equity": 50_076.25},
             {"time": at(7, 1), "equity": 50_076.25 - SIDE},
             {"time": at(8, 1), "equity": 50_002.5, "drawdown": 73.75},
@@ -1660,9 +1923,20 @@ add(
     [*won(0), *won(1), *won(2), *entered(3)],
     {
         "orders": [
-            {"multiplier": 1.0, "posterior_mean": 0.5, "posterior_low": 0.05, "posterior_high": 0.95, "quantity": 1},
+            {
+                "multiplier": 1.0,
+                "posterior_mean": 0.5,
+                "posterior_low": 0.05,
+                "posterior_high": 0.95,
+                "quantity": 1,
+            },
             # Beta(2, 1): the quantile is the square root.
-            {"multiplier": 1.0, "posterior_mean": 2 / 3, "posterior_low": 0.05**0.5, "posterior_high": 0.95**0.5},
+            {
+                "multiplier": 1.0,
+                "posterior_mean": 2 / 3,
+                "posterior_low": 0.05**0.5,
+                "posterior_high": 0.95**0.5,
+            },
             {"multiplier": 1.0, "posterior_mean": 3 / 4, "quantity": 1},
             {
                 "multiplier": 2.8,
@@ -1688,7 +1962,14 @@ add(
     "losses leave the multiplier at one",
     [*lost(0), *lost(1), *lost(2), *entered(3)],
     # Beta(1, 4): the mean is 1/5; the q quantile is 1 - (1 - q)^(1/4).
-    {"orders": [{}, {}, {}, {"multiplier": 1.0, "posterior_mean": 0.2, "posterior_low": 1 - 0.95**0.25}]},
+    {
+        "orders": [
+            {},
+            {},
+            {},
+            {"multiplier": 1.0, "posterior_mean": 0.2, "posterior_low": 1 - 0.95**0.25},
+        ]
+    },
     settings=BETA,
     sessions=days(4),
 )
@@ -1716,7 +1997,10 @@ add(
             {"posterior_mean": None},
             {},
             {},
-            {"multiplier": 1 + 2.0 * (2 / 3) * ((76.25 * 2 - 73.75) / 5025 * 100 / 3), "quantity": 2},
+            {
+                "multiplier": 1 + 2.0 * (2 / 3) * ((76.25 * 2 - 73.75) / 5025 * 100 / 3),
+                "quantity": 2,
+            },
         ]
     },
     settings={"learning": {"mode": "score", "context": "modal_bin", "scale": 2.0}},
@@ -1765,7 +2049,15 @@ add(
     "strict risk leaves none",
     entered(),
     {
-        "orders": [{"quantity": 0, "reason": "max_risk", "stop_distance": px(1), "multiplier": 1.0, "resolved_time": at(6)}],
+        "orders": [
+            {
+                "quantity": 0,
+                "reason": "max_risk",
+                "stop_distance": px(1),
+                "multiplier": 1.0,
+                "resolved_time": at(6),
+            }
+        ],
         "signals": [{"reason": "blocked"}],
         "trades": [],
     },
@@ -1786,7 +2078,7 @@ add(
     instrument=Instrument(margin=60_000.0),
 )
 
-# --- section 15: risk gates ------------------------------------------------------------------------------
+# Section 15: risk gates.
 
 TWO_LONGS = [*entered(), *flat(7, 10, 100.75), *long_at(10), *retest(15), *flat(16, 17, 100.75)]
 LONG_THEN_SHORT = [
@@ -1805,21 +2097,49 @@ add(
 add(
     "an entry with nothing left is blocked",
     TWO_LONGS,
-    {"orders": [{}, {"quantity": 0, "reason": "max_open_contracts", "stop_distance": px(1), "entry_time": None}]},
+    {
+        "orders": [
+            {},
+            {
+                "quantity": 0,
+                "reason": "max_open_contracts",
+                "stop_distance": px(1),
+                "entry_time": None,
+            },
+        ]
+    },
     settings={"risk": {"max_open_contracts": 1}},
 )
 add(
     "trades of a session are limited",
     TWO_LONGS,
     {
-        "orders": [{}, {"quantity": 0, "reason": "max_trades_per_session", "stop_distance": None, "multiplier": None}],
-        "signals": [{"reason": "ordered"}, {"reason": "blocked", "confirmed_time": at(16), "resolved_time": at(16)}],
+        "orders": [
+            {},
+            {
+                "quantity": 0,
+                "reason": "max_trades_per_session",
+                "stop_distance": None,
+                "multiplier": None,
+            },
+        ],
+        "signals": [
+            {"reason": "ordered"},
+            {"reason": "blocked", "confirmed_time": at(16), "resolved_time": at(16)},
+        ],
     },
     settings={"risk": {"max_trades_per_session": 1}},
 )
 add(
     "a working order counts as a trade of the session",
-    [*long_at(0), *retest(5), *flat(6, 10, 100.75), *long_at(10), *retest(15), *flat(16, 17, 100.75)],
+    [
+        *long_at(0),
+        *retest(5),
+        *flat(6, 10, 100.75),
+        *long_at(10),
+        *retest(15),
+        *flat(16, 17, 100.75),
+    ],
     # The first order waits at 98.25 and never resolves.
     {"orders": [{"decision_time": at(15), "reason": "max_trades_per_session"}]},
     settings={"entry": {"mode": "limit", "offset_ticks": 8}, "risk": {"max_trades_per_session": 1}},
@@ -1834,8 +2154,18 @@ add(
     LONG_THEN_SHORT,
     {
         "trades": [
-            {"direction": "long", "exit_price": 100.75, "exit_time": at(16), "exit_reason": "reverse"},
-            {"direction": "short", "entry_time": at(16), "entry_price": px(100.75), "exit_reason": "open"},
+            {
+                "direction": "long",
+                "exit_price": 100.75,
+                "exit_time": at(16),
+                "exit_reason": "reverse",
+            },
+            {
+                "direction": "short",
+                "entry_time": at(16),
+                "entry_price": px(100.75),
+                "exit_reason": "open",
+            },
         ]
     },
     settings={"risk": {"opposite": "reverse", "max_open_contracts": 1}},
@@ -1843,7 +2173,12 @@ add(
 add(
     "hedging holds both",
     LONG_THEN_SHORT,
-    {"trades": [{"direction": "long", "exit_reason": "open"}, {"direction": "short", "exit_reason": "open"}]},
+    {
+        "trades": [
+            {"direction": "long", "exit_reason": "open"},
+            {"direction": "short", "exit_reason": "open"},
+        ]
+    },
     settings={"risk": {"opposite": "hedge"}},
 )
 add(
@@ -1876,7 +2211,10 @@ add(
 add(
     "a day's loss pauses",
     LOSE_THEN_AGAIN,
-    {"risk": [{"time": at(8), "kind": "paused", "reason": "daily_loss"}], "orders": [{}, {"reason": "paused"}]},
+    {
+        "risk": [{"time": at(8), "kind": "paused", "reason": "daily_loss"}],
+        "orders": [{}, {"reason": "paused"}],
+    },
     settings={"risk": {"daily_loss_pct": 0.147}},
 )
 add(
@@ -1917,7 +2255,10 @@ add(
             {"equity": 852.5, "drawdown": 73.75},
         ],
     },
-    settings={"account": {"balance": 1000.0}, "risk": {"max_drawdown_pct": 5.0, "on_halt": "next_session"}},
+    settings={
+        "account": {"balance": 1000.0},
+        "risk": {"max_drawdown_pct": 5.0, "on_halt": "next_session"},
+    },
     sessions=days(2),
 )
 add(
@@ -1948,16 +2289,27 @@ add(
     },
 )
 
-# --- section 16: late bars ---------------------------------------------------------------------------------
+# Section 16: late bars.
 
 add(
     "a retest at the end of a late bar is missed",
     [*long_at(0), Late(retest(5)[0]), *flat(6, 7, 100.5)],
-    {"signals": [{"reason": "missed", "confirmed_time": at(6), "resolved_time": at(6)}], "orders": [], "trades": []},
+    {
+        "signals": [{"reason": "missed", "confirmed_time": at(6), "resolved_time": at(6)}],
+        "orders": [],
+        "trades": [],
+    },
 )
 add(
     "a late bar fills and closes as any other",
-    [*long_at(0), *retest(5), *(Late(bar) for bar in bars("6 100.50 100.75 100.25 100.50 10; 7 100.5 102.75 100.5 102.5 10"))],
+    [
+        *long_at(0),
+        *retest(5),
+        *(
+            Late(bar)
+            for bar in bars("6 100.50 100.75 100.25 100.50 10; 7 100.5 102.75 100.5 102.5 10")
+        ),
+    ],
     {"trades": [ORDINARY_TRADE | {"exit_reason": "target", "exit_time": at(8)}]},
 )
 add(

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from clustercore.sources import read_bars
     from clustercore.versions import show_versions
 
+    __version__: str
+
 __all__ = [
     "BacktestResult",
     "Bars",
@@ -38,6 +40,7 @@ __all__ = [
     "Instrument",
     "InternalError",
     "Sessions",
+    "__version__",
     "backtest",
     "load_result",
     "load_sessions",
@@ -89,6 +92,10 @@ sys.modules[__name__].__class__ = _Package
 if not TYPE_CHECKING:  # a type checker takes a module with `__getattr__` to have every name
 
     def __getattr__(name):
+        if name == "__version__":
+            from importlib.metadata import version
+
+            return version("clustercore")
         home = _HOMES.get(name)
         if home is None:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

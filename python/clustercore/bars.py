@@ -222,9 +222,8 @@ def refuse_nulls(
 ) -> None:
     """Raise ``DataError`` for the first null; ``rows`` names the column with the input's rows."""
     for name in names:
-        nulls = frame[name].is_null()
-        if nulls.any():
-            place = nulls.arg_max() or 0
+        if frame[name].null_count():
+            place = frame[name].is_null().arg_max() or 0
             raise DataError(
                 "the value is missing",
                 file=file,

@@ -21,7 +21,18 @@ if TYPE_CHECKING:
     from clustercore.config import Config
     from clustercore.events import Event
 
-__all__ = ["Engine", "frames_from_events"]
+__all__ = ["Engine", "frames_from_events", "record_fields"]
+
+
+def record_fields() -> dict[str, list[dict[str, Any]]]:
+    """Return the columns of each result frame: name, kind, nullable, unit, sentence.
+
+    Examples
+    --------
+    >>> [column["name"] for column in record_fields()["risk"]]
+    ['time', 'kind', 'reason']
+    """
+    return _core.record_fields()
 
 
 class Engine:

@@ -459,8 +459,6 @@ def _groups(trades: pl.DataFrame, columns: dict[str, Any], sessions: Sessions) -
 
 
 def _manifest(bars: Bars, columns: dict[str, NDArray[np.int64]], engine: Engine) -> dict[str, Any]:
-    from clustercore import __version__  # noqa: PLC0415  (the package imports this module)
-
     times = bars.frame["ts_event"]
     instrument = engine.instrument
     return {
@@ -490,7 +488,7 @@ def _manifest(bars: Bars, columns: dict[str, NDArray[np.int64]], engine: Engine)
         },
         "seed": engine.config.statistics.seed,
         "versions": {
-            "clustercore": __version__,
+            "clustercore": _core.VERSION,
             "engine": _core.ENGINE_VERSION,
             "python": platform.python_version(),
             "polars": pl.__version__,

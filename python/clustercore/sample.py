@@ -398,11 +398,12 @@ def _quarters(root: str, first: object, last: object) -> list[tuple[str, date]]:
 
 
 def _share(trade_dates: pl.Series, expiry: date | None) -> pl.Series:
-    """Return how much of the volume has left a month: 0 long before its expiry, 1 at it."""
+    """Return how much of the volume has left a month: little long before its expiry, all at it."""
     if expiry is None:
         return pl.Series([1.0]).new_from_index(0, len(trade_dates))
     days = (trade_dates - expiry).dt.total_days().cast(pl.Float64) + 6.0
-    return 1.0 / (1.0 + (-days * 1.6).exp())
+    # Never quite nothing: the month behind trades a little all the time.
+    return 0.003 + 0.994 / (1.0 + (-days * 1.6).exp())
 
 
 def _spread_rows(

@@ -84,8 +84,8 @@ def test_volatility_is_that_of_a_market() -> None:
     variance = 0.5 * log_range**2 - (2 * np.log(2) - 1) * log_change**2
     assert variance.min() >= 0
     assert 0.004 < np.sqrt(variance.mean() * 1380) < 0.012
-    spans = (frame["high"] - frame["low"]) / 0.25
-    assert 3 <= (spans.median() or 0) <= 10
+    spans = ticks(frame, "high", 0.25) - ticks(frame, "low", 0.25)
+    assert 3 <= np.median(spans) <= 10
 
 
 def test_no_drift_from_any_bar_to_any_stop_or_target() -> None:

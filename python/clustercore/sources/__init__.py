@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import polars as pl
 
 from clustercore.bars import SCHEMA, Bars, interval_text, parse_interval
-from clustercore.contracts import is_spread, refuse_mixed, select_front
+from clustercore.contracts import FrontSelection, is_spread, refuse_mixed, select_front
 from clustercore.errors import ConfigError, DataError
 from clustercore.instruments import Instrument, parse_symbol
 from clustercore.sessions import Sessions, load_sessions
 from clustercore.sources.dbn import read_definitions
 from clustercore.sources.files import file_hash, load_file
 from clustercore.sources.frames import table_from_frame
-from clustercore.sources.table import ROW, Table
+from clustercore.sources.table import ROW, Table, distinct
 from clustercore.sources.trades import bars_from_trades
 
-__all__ = ["read_bars", "read_definitions"]
+__all__ = ["read_bars", "read_definitions", "read_months"]
 
 # From this many bars on, the smallest spacing is taken as the interval.
 _BARS_TO_INFER = 100
@@ -111,22 +112,10 @@ def read_bars(
     >>> len(bars), bars.notes
     (2, ('removed 1 bars of zero volume',))
     """
-    if label not in {None, "start", "end"}:
-        raise ConfigError(
-            "no such label", field="label", found=repr(label), expected="start or end"
-        )
-    interval_given = None if interval is None else interval_text(parse_interval(interval))
-    table, name, digest = _load(source, interval_given, columns, tz)
-    table = _with_symbol(table, symbol, instrument)
-    table = _pick(table, symbol, roll)
-    # Trades are bars of a length that we choose, so there is nothing to check them against.
-    if table.kind == "trades":
-        table = _aggregate(table, interval_given or _MINUTE)
-    else:
-        table = _checked(table, interval_given, label)
-    if table.interval_ns is None:
-        raise table.error("the interval is not known; pass interval=", expected='such as "1m"')
-    resolved = _instrument(table, instrument)
+    _refuse_empty_span(start, end)
+    table, name, digest, resolved = _one_product(
+        source, symbol, interval, label, tz, instrument, columns, roll
+    )
     frame = table.frame.with_columns(context=pl.lit(value=False)).select(*SCHEMA, ROW)
     frame, notes = _front(replace(table, frame=frame), resolved, roll, lookback_hours)
     frame = frame.select(*SCHEMA)
@@ -135,13 +124,110 @@ def read_bars(
         raise table.error("no bar is left", found="; ".join((*table.notes, *notes, *cut)) or "none")
     return Bars(
         frame=frame.rechunk(),
-        interval_ns=table.interval_ns,
+        interval_ns=_known_interval(table),
         instrument=resolved,
         source=name,
         source_hash=digest,
-        simulated=simulated,
+        # A sample that was stored keeps saying so.
+        simulated=simulated or any("SIMULATED" in name for name in distinct(frame["symbol"])),
         notes=(*table.notes, *notes, *cut),
     )
+
+
+def read_months(
+    source: object,
+    symbol: str | None = None,
+    interval: str | timedelta | None = None,
+    label: Literal["start", "end"] | None = None,
+    tz: str | None = None,
+    *,
+    instrument: Instrument | str | None = None,
+    columns: Mapping[str, str] | None = None,
+    roll: Literal["session", "week"] | None = "session",
+    lookback_hours: float = 12.0,
+) -> FrontSelection:
+    """Return which contract month each session of a file would take, and why.
+
+    Parameters
+    ----------
+    source, symbol, interval, label, tz, instrument, columns, roll, lookback_hours
+        As for ``read_bars``.
+
+    Returns
+    -------
+    FrontSelection
+        The choice of each session with the volumes it was made from, and the bars it leaves.
+
+    Raises
+    ------
+    DataError
+        The data cannot be used as it is, or its symbols are no single contract months.
+
+    Examples
+    --------
+    >>> from clustercore.sample import sample_parent
+    >>> months = read_months(sample_parent(sessions=3), interval="1m", label="start")
+    >>> months.table["reason"].to_list()
+    ['nothing_known', 'first', 'held']
+    """
+    table, _, _, resolved = _one_product(
+        source, symbol, interval, label, tz, instrument, columns, roll
+    )
+    try:
+        return select_front(
+            table.frame.drop(ROW),
+            load_sessions(resolved.calendar),
+            _known_interval(table),
+            lookback_hours=lookback_hours,
+            every="week" if roll == "week" else "session",
+        )
+    except DataError as error:
+        raise error.in_file(table.file) from error
+
+
+def _one_product(
+    source: object,
+    symbol: str | None,
+    interval: str | timedelta | None,
+    label: Literal["start", "end"] | None,
+    tz: str | None,
+    instrument: Instrument | str | None,
+    columns: Mapping[str, str] | None,
+    roll: str | None,
+) -> tuple[Table, str, str, Instrument]:
+    """Return the bars of one product, of one or several months, with the file's name and hash."""
+    if label not in {None, "start", "end"}:
+        raise ConfigError(
+            "no such label", field="label", found=repr(label), expected="start or end"
+        )
+    interval_given = None if interval is None else interval_text(parse_interval(interval))
+    table, name, digest = _load(source, interval_given, columns, tz)
+    if table.frame.is_empty():
+        raise table.error("there is no bar", found="; ".join(table.notes) or "no rows")
+    table = _with_symbol(table, symbol, instrument)
+    table = _pick(table, symbol, roll)
+    # Trades are bars of a length that we choose, so there is nothing to check them against.
+    if table.kind == "trades":
+        table = _aggregate(table, interval_given or _MINUTE)
+    else:
+        table = _checked(table, interval_given, label)
+    return table, name, digest, _instrument(table, instrument)
+
+
+def _known_interval(table: Table) -> int:
+    if table.interval_ns is None:
+        raise table.error("the interval is not known; pass interval=", expected='such as "1m"')
+    return table.interval_ns
+
+
+def _refuse_empty_span(start: Moment | None, end: Moment | None) -> None:
+    if start is not None and end is not None and _moment(start, "start") >= _moment(end, "end"):
+        raise ConfigError(
+            "the span is empty",
+            field="start",
+            found=f"start={start!s} end={end!s}",
+            expected="start before end",
+        )
 
 
 def _load(
@@ -155,6 +241,16 @@ def _load(
     return table_from_frame(frame, columns, tz, _FRAME), _FRAME, ""
 
 
+class _ArrowStream:
+    """An object reduced to its Arrow stream, in which a pandas index is a column."""
+
+    def __init__(self, source: Any) -> None:  # noqa: ANN401 -- any frame library's object
+        self._source = source
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        return self._source.__arrow_c_stream__(requested_schema)
+
+
 def _as_polars(source: Any) -> pl.DataFrame:  # noqa: ANN401 -- any frame library's object
     if isinstance(source, pl.DataFrame):
         return source
@@ -162,9 +258,9 @@ def _as_polars(source: Any) -> pl.DataFrame:  # noqa: ANN401 -- any frame librar
         return source.collect()
     try:
         if hasattr(source, "__arrow_c_stream__"):
-            return pl.DataFrame(source)
+            return pl.DataFrame(_ArrowStream(source))
         if hasattr(source, "__dataframe__"):
-            return pl.from_dataframe(source)
+            return _interchanged(source)
     except (pl.exceptions.PolarsError, TypeError, ValueError) as error:
         raise DataError(
             f"the frame cannot be taken over: {error}", found=type(source).__name__
@@ -174,6 +270,19 @@ def _as_polars(source: Any) -> pl.DataFrame:  # noqa: ANN401 -- any frame librar
         found=type(source).__name__,
         expected="a path, a Polars frame, or an object with __arrow_c_stream__ or __dataframe__",
     )
+
+
+def _interchanged(source: Any) -> pl.DataFrame:  # noqa: ANN401 -- any frame library's object
+    """Take a frame over by the older protocol, which pyarrow still speaks and Polars no more."""
+    try:
+        from pyarrow.interchange import from_dataframe
+    except ImportError as error:
+        raise DataError(
+            "frames that only have __dataframe__ need pyarrow; pass a Polars or Arrow frame",
+            found=type(source).__name__,
+            expected="an object with __arrow_c_stream__",
+        ) from error
+    return pl.DataFrame(_ArrowStream(from_dataframe(source)))
 
 
 def _with_symbol(table: Table, symbol: str | None, instrument: Instrument | str | None) -> Table:
@@ -193,13 +302,12 @@ def _with_symbol(table: Table, symbol: str | None, instrument: Instrument | str 
 
 def _pick(table: Table, symbol: str | None, roll: str | None) -> Table:
     """Keep the rows that were asked for: one symbol, or the outright months of one root."""
-    names = table.frame["symbol"].unique(maintain_order=True).to_list()
+    names = distinct(table.frame["symbol"])
     if symbol is not None and symbol in names:
-        return replace(table, frame=table.frame.filter(pl.col("symbol") == symbol))
+        return _only(table, [symbol], names)
     if symbol is not None and any(_base(name) == symbol for name in names):
-        names = [name for name in names if _base(name) == symbol]
-        table = replace(table, frame=table.frame.filter(pl.col("symbol").is_in(names)))
-        symbol = None
+        chosen = [name for name in names if _base(name) == symbol]
+        table, names, symbol = _only(table, chosen, names), chosen, None
     outrights = [name for name in names if parse_symbol(name).kind != "spread"]
     roots = sorted({parse_symbol(name).root for name in outrights})
     if symbol is not None:
@@ -235,12 +343,20 @@ def _pick(table: Table, symbol: str | None, roll: str | None) -> Table:
             found=_listed(outrights),
             expected="one symbol",
         )
-    frame = table.frame.filter(pl.col("symbol").is_in(outrights))
-    spreads = int(is_spread(table.frame).sum())
-    others = table.frame.height - frame.height - spreads
+    return _only(table, outrights, names)
+
+
+def _only(table: Table, wanted: list[str], names: list[str]) -> Table:
+    """Keep the symbols that are wanted, and count the rest."""
+    if len(wanted) == len(names):
+        return table
+    frame = table.frame.filter(pl.col("symbol").is_in(wanted))
+    left = table.frame.filter(~pl.col("symbol").is_in(wanted))
+    spreads = int(is_spread(left).sum())
+    others = left.height - spreads
     noun = table.kind
     notes = [f"removed {spreads} {noun} of calendar spreads"] if spreads else []
-    notes += [f"removed {others} {noun} of other products"] if others else []
+    notes += [f"removed {others} {noun} of other symbols"] if others else []
     return replace(table, frame=frame, notes=(*table.notes, *notes))
 
 
@@ -339,11 +455,22 @@ def _interval(table: Table, interval: str | None) -> tuple[int, list[str]]:
 
 
 def _smallest_spacing(frame: pl.DataFrame) -> int | None:
-    spacing = frame.select(pl.col("ts_event").to_physical().diff().over("symbol").alias("spacing"))[
-        "spacing"
-    ]
-    smallest = spacing.filter(spacing > 0).min()
-    return int(smallest) if isinstance(smallest, int) else None
+    smallest: list[int] = []
+    for times in _times_by_symbol(frame):
+        steps = np.diff(times.to_physical().to_numpy())
+        forward = steps[steps > 0]
+        if len(forward):
+            smallest.append(int(forward.min()))
+    return min(smallest, default=None)
+
+
+def _times_by_symbol(frame: pl.DataFrame) -> Iterator[pl.Series]:
+    names = distinct(frame["symbol"])
+    if len(names) == 1:
+        yield frame["ts_event"]
+        return
+    for name in names:
+        yield frame.filter(pl.col("symbol") == name)["ts_event"]
 
 
 def _refuse_off_grid(table: Table, interval_ns: int) -> None:
@@ -384,12 +511,12 @@ def _front(
 ) -> tuple[pl.DataFrame, tuple[str, ...]]:
     """Reduce several months to one a session. Months mixed inside a session never leave here."""
     frame = table.frame
-    count = frame["symbol"].n_unique()
-    if count <= 1:
+    names = distinct(frame["symbol"])
+    if len(names) <= 1:
         return frame, ()
     sessions = load_sessions(instrument.calendar)
     ordered = frame.sort("ts_event", maintain_order=True)
-    bases = {_base(name) for name in frame["symbol"].unique()}
+    bases = {_base(name) for name in names}
     if len(bases) == 1:
         return _one_a_session(ordered, sessions, bases.pop())
     try:
@@ -397,14 +524,14 @@ def _front(
     except DataError:
         pass
     else:
-        note = f"{count} contracts, one a session already, taken as they follow each other"
+        note = f"{len(names)} contracts, one a session already, taken as they follow each other"
         return ordered, (note,)
     every: Literal["session", "week"] = "week" if roll == "week" else "session"
     try:
         selection = select_front(
             frame.drop(ROW),
             sessions,
-            table.interval_ns or 0,
+            _known_interval(table),
             lookback_hours=lookback_hours,
             every=every,
         )
@@ -415,7 +542,7 @@ def _front(
             "the front month cannot be told: no session of the file has an earlier one to judge "
             "by; pass symbol= for one contract",
             column="symbol",
-            found=_listed(frame["symbol"].unique(maintain_order=True).to_list()),
+            found=_listed(names),
             expected=f'such as symbol="{frame["symbol"].mode()[0]}"',
         )
     return selection.frame, (f"chose the front month of each {every}", *selection.notes())

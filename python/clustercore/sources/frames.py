@@ -10,7 +10,7 @@ from clustercore.bars import PRICE_COLUMNS, interval_text, refuse_nulls
 from clustercore.errors import DataError
 from clustercore.instruments import NANOS_PER_POINT
 from clustercore.sources.names import find_columns
-from clustercore.sources.table import ROW, Table, name_contracts
+from clustercore.sources.table import ROW, Table, distinct, name_contracts
 from clustercore.sources.times import to_utc
 
 __all__ = ["table_from_frame"]
@@ -116,13 +116,15 @@ def _without_zero_volume(
 ) -> tuple[pl.DataFrame, list[str]]:
     refuse_nulls(frame, [column], file, rows=ROW)
     volume = frame[column]
+    if not (volume.dtype.is_numeric() or volume.dtype == pl.String):
+        raise _wrong_type(volume, column, file, "a whole number of contracts")
     zero = (
         volume.str.strip_chars().str.contains(r"^0+(?:\.0*)?$")
         if volume.dtype == pl.String
         else volume == 0
     )
     removed = int(zero.sum())
-    if not removed:
+    if removed == 0:
         return frame, []
     noun = "bars" if kind == "bars" else "trades"
     return frame.filter(~zero), [f"removed {removed} {noun} of zero volume"]
@@ -174,8 +176,6 @@ def _price(frame: pl.DataFrame, column: str, file: str, *, fixed_point: bool) ->
 
 def _volume(frame: pl.DataFrame, column: str, file: str) -> pl.Series:
     values = frame[column]
-    if not (values.dtype.is_numeric() or values.dtype == pl.String):
-        raise _wrong_type(values, column, file, "a whole number of contracts")
     if values.dtype.is_integer():
         return _cast(frame, column, pl.Int64(), file, "a count below 2^63")
     numbers = _cast(frame, column, pl.Float64(), file, "a whole number of contracts")
@@ -197,7 +197,9 @@ def _volume(frame: pl.DataFrame, column: str, file: str) -> pl.Series:
 def _symbol(frame: pl.DataFrame, found: Mapping[str, str], file: str) -> pl.Series:
     if "symbol" in found:
         refuse_nulls(frame, [found["symbol"]], file, rows=ROW)
-        symbols = frame[found["symbol"]].cast(pl.String).str.strip_chars()
+        symbols = frame[found["symbol"]].cast(pl.String)
+        if any(name != name.strip() for name in distinct(symbols)):
+            symbols = symbols.str.strip_chars()
         if "instrument_id" in found:
             return name_contracts(symbols, frame[found["instrument_id"]])
         return symbols

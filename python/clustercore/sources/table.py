@@ -9,7 +9,7 @@ import polars as pl
 from clustercore.errors import DataError
 from clustercore.instruments import parse_symbol
 
-__all__ = ["ROW", "Table", "name_contracts"]
+__all__ = ["ROW", "Table", "distinct", "name_contracts"]
 
 # The row of the input, kept until every refusal that names a row has been made.
 ROW = "__row"
@@ -59,14 +59,19 @@ class Table:
         )
 
 
+def distinct(symbols: pl.Series) -> list[str]:
+    """Return the distinct symbols in the order of their first row; quick where there is one."""
+    if len(symbols) and not symbols.null_count() and (symbols == symbols[0]).all():
+        return [str(symbols[0])]
+    return symbols.drop_nulls().unique(maintain_order=True).to_list()
+
+
 def name_contracts(symbols: pl.Series, ids: pl.Series) -> pl.Series:
     """Tell apart the contracts that one continuous symbol stands for: ``ES.c.0@5602``.
 
     A continuous symbol of one contract, and every other symbol, stays as it is.
     """
-    continuous = [
-        name for name in symbols.unique().to_list() if parse_symbol(name).kind == "continuous"
-    ]
+    continuous = [name for name in distinct(symbols) if parse_symbol(name).kind == "continuous"]
     changing = [name for name in continuous if ids.filter(symbols == name).n_unique() > 1]
     if not changing:
         return symbols

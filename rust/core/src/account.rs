@@ -64,13 +64,13 @@ impl Account {
         let equity = self.balance + open_result;
         self.last_mark = equity;
         self.peak = self.peak.max(equity);
-        sink.take(Event::Equity(Equity {
+        sink.take_equity(Equity {
             time,
             balance: self.balance,
             equity,
             open_contracts,
             drawdown: self.peak - equity,
-        }));
+        });
     }
 
     /// Applies the limits after a mark. Returns the reason when working orders must die.

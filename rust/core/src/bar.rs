@@ -53,6 +53,7 @@ pub struct Bar {
 pub struct Tape {
     bars: Vec<Bar>,
     volume: i64,
+    forgotten: usize,
 }
 
 impl Tape {
@@ -75,6 +76,7 @@ impl Tape {
     }
 
     /// Adds a bar that has ended.
+    #[inline]
     pub fn push(&mut self, bar: &BarInput, follows: bool) {
         self.bars.push(Bar {
             start: bar.start,
@@ -111,6 +113,13 @@ impl Tape {
     pub fn forget(&mut self, keep: usize) -> usize {
         let gone = self.bars.len().saturating_sub(keep);
         self.bars.drain(..gone);
+        self.forgotten += gone;
         gone
+    }
+
+    /// Returns how many bars were forgotten since the engine began.
+    #[must_use]
+    pub fn forgotten(&self) -> usize {
+        self.forgotten
     }
 }

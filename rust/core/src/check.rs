@@ -63,7 +63,8 @@ impl Limits {
 
     /// Returns whether the prices and the volume of a bar need no word of refusal.
     #[inline]
-    fn accepts(&self, bar: &BarInput) -> bool {
+    #[must_use]
+    pub fn accepts(&self, bar: &BarInput) -> bool {
         let coherent = bar.low <= bar.open.min(bar.close) && bar.high >= bar.open.max(bar.close);
         let bounded = bar.low >= self.lowest_price && bar.high < PRICE_LIMIT_NANOS;
         let ticks = !self.check_tick
@@ -148,6 +149,18 @@ impl Checker {
     /// Refuses bars that end at or before this time from now on.
     pub fn advance(&mut self, time: i64) {
         self.earliest = self.earliest.max(time);
+    }
+
+    /// Returns the last time at or before which no bar may start.
+    #[must_use]
+    pub fn not_after(&self) -> i64 {
+        self.last_start.max(self.earliest.saturating_sub(1))
+    }
+
+    /// Remembers the start of a bar of the session under way that needed no further check.
+    pub fn saw(&mut self, start: i64) {
+        self.last_start = start;
+        self.last_context_start = i64::MIN;
     }
 
     /// Forgets which symbol the session has.

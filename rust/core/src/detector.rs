@@ -119,8 +119,10 @@ struct Today {
     ranked: Vec<(i64, f64)>,
     last_unsuppressed: Option<i64>,
     armed: i64,
+    /// The last window judged: its first bar, the bar after its last, and its end.
     low: usize,
     high: usize,
+    judged_until: i64,
 }
 
 /// A context session being read.
@@ -268,6 +270,7 @@ impl Detector {
             armed: 0,
             low: first,
             high: first,
+            judged_until: session.open,
         });
         self.trades.clear();
     }
@@ -341,6 +344,19 @@ impl Detector {
         }
     }
 
+    /// Returns whether a bar between two windows is only put on the tape.
+    #[must_use]
+    pub fn is_plain(&self, config: &Config) -> bool {
+        self.today.is_some() && config.cluster.frame == Frame::Aligned && self.waiting_trades.is_empty()
+    }
+
+    /// Takes a bar that is only put on the tape, as [`Self::is_plain`] says.
+    #[inline]
+    pub fn push_plain(&mut self, bar: &BarInput) {
+        let first = self.today.as_ref().map_or(0, |today| today.first);
+        self.tape.push(bar, self.tape.len() > first);
+    }
+
     /// Takes a trade, which comes before the bar that holds it.
     pub fn push_trade(&mut self, time: i64, price: i64, size: i64) {
         self.waiting_trades.push((time, price, size));
@@ -402,14 +418,19 @@ impl Detector {
             }
             Frame::Sliding => today.waiting.pop_front()?,
         };
+        let end = start + self.rules.width;
         let bars = self.tape.bars();
-        while bars.get(today.low).is_some_and(|bar| bar.start < start) {
-            today.low += 1;
+        if start >= today.judged_until {
+            today.low = today.high;
         }
+        today.low += bars[today.low..].iter().take_while(|bar| bar.start < start).count();
         today.high = today.high.max(today.low);
-        while bars.get(today.high).is_some_and(|bar| bar.start < start + self.rules.width) {
-            today.high += 1;
+        if bars.last().is_some_and(|bar| bar.start < end) {
+            today.high = bars.len();
+        } else {
+            today.high += bars[today.high..].iter().take_while(|bar| bar.start < end).count();
         }
+        today.judged_until = end;
         Some(start)
     }
 

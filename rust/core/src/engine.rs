@@ -248,7 +248,7 @@ impl Engine {
     pub fn step(&mut self, step: &Step, sink: &mut dyn Sink) -> Result<(), Error> {
         let Self { rules, sessions, symbols, state } = self;
         let place = state
-            .check(0, step, &rules.limits, sessions)
+            .check(step, &rules.limits, sessions)
             .map_err(|error| named(error, symbols))?;
         state.take(step, place, rules, sessions, symbols, sink);
         Ok(())
@@ -266,24 +266,15 @@ impl Engine {
     ) -> Result<(), Error> {
         columns.check_lengths()?;
         let Self { rules, sessions, symbols, state } = self;
-        let checked = state.check_all(columns, &rules.limits, sessions);
-        checked.map_err(|error| named(error, symbols))?;
         let before = state.clone();
-        let rows = columns.start.len();
-        let mut next = Stretch::default();
-        for from in (0..rows).step_by(CHUNK) {
-            if stop() {
-                *state = before;
-                return Err(Error::Interrupted);
+        let done = state.take_all(columns, rules, sessions, symbols, frames, &mut stop);
+        done.map_err(|error| {
+            *state = before;
+            match error {
+                Error::Data(error) => named(error, symbols),
+                other => other,
             }
-            for row in from..rows.min(from + CHUNK) {
-                let step = next.step(columns, row);
-                // Checked above in the same order from the same state, so it is not refused here.
-                let place = state.check(row, &step, &rules.limits, sessions)?;
-                state.take(&step, place, rules, sessions, symbols, frames);
-            }
-        }
-        Ok(())
+        })
     }
 
     /// Takes a trade, which comes before the bar that holds it.
@@ -368,6 +359,11 @@ struct Stretch {
 }
 
 impl Stretch {
+    /// Returns the row at which the next stretch begins.
+    fn end(&self, columns: &Columns) -> usize {
+        columns.stretches.get(self.next).map_or(columns.start.len(), |stretch| stretch.0)
+    }
+
     #[inline]
     fn step(&mut self, columns: &Columns, row: usize) -> Step {
         if let Some(&(first, symbol)) = columns.stretches.get(self.next) {
@@ -401,36 +397,88 @@ impl State {
         }
     }
 
-    #[inline]
-    fn check(&mut self, row: usize, step: &Step, limits: &Limits, sessions: &Sessions) -> Result<Place, DataError> {
+    /// Checks a bar; a refusal leaves no trace.
+    fn check(&mut self, step: &Step, limits: &Limits, sessions: &Sessions) -> Result<Place, DataError> {
         let before = self.checker.clone();
-        let checked = if step.context {
-            self.checker.check_context(row, &step.bar, limits, sessions)
-        } else {
-            self.checker.check(row, &step.bar, step.symbol, limits, sessions)
-        };
+        let checked = self.place(0, step, limits, sessions);
         if checked.is_err() {
             self.checker = before;
         }
         checked
     }
 
-    /// Checks a batch without changing anything.
-    fn check_all(&self, columns: &Columns, limits: &Limits, sessions: &Sessions) -> Result<(), DataError> {
-        let mut checker = self.checker.clone();
+    #[inline]
+    fn place(&mut self, row: usize, step: &Step, limits: &Limits, sessions: &Sessions) -> Result<Place, DataError> {
+        if step.context {
+            self.checker.check_context(row, &step.bar, limits, sessions)
+        } else {
+            self.checker.check(row, &step.bar, step.symbol, limits, sessions)
+        }
+    }
+
+    fn take_all(
+        &mut self,
+        columns: &Columns,
+        rules: &Rules,
+        sessions: &Sessions,
+        symbols: &[String],
+        sink: &mut dyn Sink,
+        stop: &mut dyn FnMut() -> bool,
+    ) -> Result<(), Error> {
+        let rows = columns.start.len();
         let mut next = Stretch::default();
-        for row in 0..columns.start.len() {
-            let step = next.step(columns, row);
-            if step.context {
-                let place = checker.check_context(row, &step.bar, limits, sessions)?;
-                if let Place::Session(session) = place {
-                    checker.advance(sessions.all()[session].close);
+        for from in (0..rows).step_by(CHUNK) {
+            if stop() {
+                return Err(Error::Interrupted);
+            }
+            let to = rows.min(from + CHUNK);
+            let mut row = from;
+            while row < to {
+                row += self.take_quiet(columns, row, next.end(columns).min(to), rules);
+                if row == to {
+                    break;
                 }
-            } else {
-                checker.check(row, &step.bar, step.symbol, limits, sessions)?;
+                let step = next.step(columns, row);
+                let place = self.place(row, &step, &rules.limits, sessions)?;
+                self.take(&step, place, rules, sessions, symbols, sink);
+                row += 1;
             }
         }
         Ok(())
+    }
+
+    /// Takes the bars from `from` on that can change nothing but the last price, and returns how
+    /// many there were. They pass the same checks as any other.
+    fn take_quiet(&mut self, columns: &Columns, from: usize, to: usize, rules: &Rules) -> usize {
+        if from >= to || columns.context.is_some() || !self.trader.is_idle() || !self.detector.is_plain(&rules.config) {
+            return 0;
+        }
+        let start = &columns.start[from..to];
+        let open = &columns.open[from..to];
+        let high = &columns.high[from..to];
+        let low = &columns.low[from..to];
+        let close = &columns.close[from..to];
+        let volume = &columns.volume[from..to];
+        let before = self.next_due - rules.interval;
+        let mut not_after = self.checker.not_after();
+        let mut last = None;
+        let prices = open.iter().zip(high).zip(low).zip(close);
+        for ((&start, ((((&open, &high), &low), &close), &volume)), rows) in start.iter().zip(prices.zip(volume)).zip(1..) {
+            let bar = BarInput { start, open, high, low, close, volume };
+            if start >= before || start <= not_after || volume == 0 || !rules.limits.accepts(&bar) {
+                break;
+            }
+            not_after = start;
+            self.detector.push_plain(&bar);
+            last = Some((bar, rows));
+        }
+        let Some((bar, rows)) = last else {
+            return 0;
+        };
+        self.checker.saw(bar.start);
+        self.trader.pass(&bar);
+        self.counts.bars += rows as u64;
+        rows
     }
 
     #[inline]

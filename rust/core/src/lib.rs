@@ -17,6 +17,7 @@ pub mod detector;
 pub mod engine;
 pub mod error;
 pub mod instrument;
+pub mod kernels;
 pub mod learning;
 pub mod log;
 pub mod order;

@@ -294,6 +294,11 @@ pub enum Event {
 pub trait Sink {
     /// Takes an event.
     fn take(&mut self, event: Event);
+
+    /// Takes a mark of the account, the one event that comes with every bar of a position.
+    fn take_equity(&mut self, row: Equity) {
+        self.take(Event::Equity(row));
+    }
 }
 
 impl Sink for Vec<Event> {
@@ -320,6 +325,10 @@ pub struct Frames {
 }
 
 impl Sink for Frames {
+    fn take_equity(&mut self, row: Equity) {
+        self.equity.push(row);
+    }
+
     fn take(&mut self, event: Event) {
         match event {
             Event::Cluster(row) => self.clusters.push(row),

@@ -5,7 +5,7 @@ use crate::bar::Tape;
 use crate::config::{Config, Estimator, LegTarget, Rounding, StopMode, TargetMode};
 use crate::detector::bars_in;
 use crate::instrument::{Instrument, NANOS_PER_POINT};
-use crate::volatility::{atr_sigma, variance_per_bar};
+use crate::volatility::{Terms, atr_sigma};
 
 /// Slack of every rounding, so that a value that is whole but for its last bit counts as whole.
 const SLACK: f64 = 1e-9;
@@ -31,8 +31,8 @@ pub struct Sigma {
     pub source: &'static str,
 }
 
-/// Lengths of the volatility chain in bars.
-#[derive(Clone, Copy, Debug)]
+/// The volatility chain, its lengths in bars.
+#[derive(Clone, Debug)]
 pub struct Chain {
     bars: usize,
     min_bars: usize,
@@ -40,6 +40,8 @@ pub struct Chain {
     atr_min_bars: usize,
     hold_bars: f64,
     estimator: Estimator,
+    terms: Terms,
+    forgotten: usize,
 }
 
 impl Chain {
@@ -54,6 +56,8 @@ impl Chain {
             atr_min_bars: bars(config.volatility.atr_min_minutes),
             hold_bars: bars_in(config.exit.max_hold_minutes, interval) as f64,
             estimator: config.volatility.estimator,
+            terms: Terms::new(config.volatility.estimator),
+            forgotten: 0,
         }
     }
 
@@ -65,11 +69,13 @@ impl Chain {
 
     /// Returns the volatility over the holding time at the end of the tape.
     #[must_use]
-    pub fn sigma(&self, tape: &Tape, symbol_first: usize, reference: i64) -> Sigma {
+    pub fn sigma(&mut self, tape: &Tape, symbol_first: usize, reference: i64) -> Sigma {
         let have = tape.len() - symbol_first;
         let from = |bars: usize| tape.len() - bars.min(have);
+        self.terms.forget(tape.forgotten() - self.forgotten);
+        self.forgotten = tape.forgotten();
         if have >= self.min_bars {
-            let variance = variance_per_bar(self.estimator, tape.bars(), from(self.bars));
+            let variance = self.terms.variance_per_bar(tape.bars(), from(self.bars));
             if let Some(variance) = variance {
                 let hold = (variance * self.hold_bars).sqrt();
                 return Sigma { hold, source: estimator_word(self.estimator) };

@@ -11,6 +11,10 @@ use pyo3::prelude::*;
 /// The native part of clustercore.
 #[pymodule]
 mod _core {
+    /// Version of the package.
+    #[pymodule_export]
+    const VERSION: &str = env!("CARGO_PKG_VERSION");
+
     /// Changes whenever any result changes.
     #[pymodule_export]
     const ENGINE_VERSION: &str = clustercore_core::ENGINE_VERSION;

@@ -1,0 +1,250 @@
+"""The JSON Schema and the reference pages, made from what the core says of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+__all__ = ["columns_page", "json_schema", "settings_page"]
+
+_DISTANCE = r"^\s*[0-9.eE+-]+\s*(ticks?|points?)\s*$"
+_LEG = {
+    "type": "object",
+    "properties": {
+        "fraction": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
+        "reward": {"type": "number", "exclusiveMinimum": 0, "maximum": 1000},
+        "distance": {"type": "string", "pattern": _DISTANCE},
+    },
+    "required": ["fraction"],
+    "oneOf": [{"required": ["reward"]}, {"required": ["distance"]}],
+    "additionalProperties": False,
+}
+_WORDS = {
+    "bool": "`true`, `false`",
+    "distance": '`"2 ticks"`, `"0.75 points"`',
+    "texts": "list of texts",
+    "legs": "list of `{fraction, reward}` or `{fraction, distance}`",
+}
+_COLUMN_KINDS = {
+    "time": "Datetime(ns, UTC)",
+    "price": "Float64",
+    "float": "Float64",
+    "int": "Int64",
+    "bool": "Boolean",
+    "text": "String",
+    "symbol": "String",
+    "id": "String",
+}
+_ON_EVERY_ROW = (
+    ("config_id", "String", "", "Hash of every setting that decides a result."),
+    ("engine_version", "String", "", "Changes when any result changes."),
+)
+
+
+def json_schema() -> dict[str, Any]:
+    """Return a JSON Schema of a settings file.
+
+    Examples
+    --------
+    >>> json_schema()["properties"]["cluster"]["properties"]["frame"]["enum"]
+    ['aligned', 'sliding']
+    """
+    from clustercore.config import Config, config_fields
+
+    defaults = Config.preset("default").to_dict()
+    sections: dict[str, Any] = {}
+    for field in config_fields():
+        section = sections.setdefault(
+            field["section"], {"type": "object", "properties": {}, "additionalProperties": False}
+        )
+        described = _schema_of(field)
+        described["description"] = _sentence(field)
+        default = defaults[field["section"]][field["name"]]
+        if default is not None:
+            described["default"] = default
+        section["properties"][field["name"]] = described
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "clustercore settings",
+        "type": "object",
+        "properties": {
+            "preset": {
+                "type": "string",
+                "enum": list(Config.presets()),
+                "default": "default",
+                "description": "Gives every setting that the file leaves out.",
+            },
+            "schema_version": {"type": "integer"},
+            **sections,
+        },
+        "additionalProperties": False,
+    }
+
+
+def _schema_of(field: Mapping[str, Any]) -> dict[str, Any]:
+    kind = field["kind"]
+    if kind == "choice":
+        return {"type": "string", "enum": list(field["choices"])}
+    if kind in {"int", "float"}:
+        limits = {"minimum": _whole(field["min"]), "maximum": _whole(field["max"])}
+        return {"type": "integer" if kind == "int" else "number", **limits}
+    if kind == "bool":
+        return {"type": "boolean"}
+    if kind == "distance":
+        return {"type": "string", "pattern": _DISTANCE}
+    if kind == "texts":
+        return {"type": "array", "items": {"type": "string"}}
+    if kind == "legs":
+        return {"type": "array", "items": _LEG}
+    raise AssertionError(f"a kind of setting that the schema does not know: {kind}")
+
+
+def settings_page() -> str:
+    """Return the Markdown reference of every setting."""
+    from clustercore.config import Config, config_fields
+
+    presets = {name: Config.preset(name).to_dict() for name in Config.presets()}
+    lines = [
+        "# Settings",
+        "",
+        "Made from the core by `clustercore config reference`; do not edit it here.",
+        "",
+        "A settings file is TOML: the name of a preset, and what differs from it.",
+        "",
+        "```toml",
+        'preset = "v6"',
+        "",
+        "[cluster]",
+        "threshold = 3.0",
+        "```",
+        "",
+        "`clustercore config validate FILE` checks one, `--set cluster.threshold=3` changes one "
+        "setting, and `Config.load(path)` reads one in Python. An unknown name and a value out of "
+        'its range are errors. "off" is a setting that is empty: leave it out of a file, or write '
+        "`--set risk.daily_loss_pct=`. Lengths in minutes become whole bars where bars are longer.",
+        "",
+        "| Preset | Differs from `default` in |",
+        "|---|---|",
+    ]
+    for name, sections in presets.items():
+        different = sum(
+            value != presets["default"][section][setting]
+            for section, settings in sections.items()
+            for setting, value in settings.items()
+        )
+        lines.append(f"| `{name}` | {f'{different} settings' if different else 'nothing'} |")
+    section = None
+    for field in config_fields():
+        if field["section"] != section:
+            section = field["section"]
+            lines += [
+                "",
+                f"## `[{section}]`",
+                "",
+                "| Setting | What it does | Allowed | Unit | `default` | Other presets |",
+                "|---|---|---|---|---|---|",
+            ]
+        values = {name: settings[section][field["name"]] for name, settings in presets.items()}
+        lines.append(_setting_row(field, values))
+    return "\n".join(lines) + "\n"
+
+
+def _setting_row(field: Mapping[str, Any], values: Mapping[str, Any]) -> str:
+    default = values["default"]
+    by_value: dict[str, list[str]] = {}
+    for name, value in values.items():
+        if value != default:
+            by_value.setdefault(_shown(value), []).append(f"`{name}`")
+    others = "; ".join(f"{value} in {', '.join(names)}" for value, names in by_value.items())
+    cells = (
+        f"`{field['name']}`",
+        _sentence(field),
+        _allowed(field),
+        field["unit"],
+        _shown(default),
+        others,
+    )
+    return _table_row(cells)
+
+
+def _allowed(field: Mapping[str, Any]) -> str:
+    if field["kind"] == "choice":
+        words = ", ".join(f"`{choice}`" for choice in field["choices"])
+    elif field["kind"] in {"int", "float"}:
+        words = f"{_number(field['min'])} to {_number(field['max'])}"
+        words += ", whole" if field["kind"] == "int" else ""
+    else:
+        words = _WORDS[field["kind"]]
+    return f"{words}, or off" if field["optional"] else words
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "off"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    if isinstance(value, int | float):
+        return _number(value)
+    if isinstance(value, str):
+        return f"`{value}`"
+    return f"`{value}`" if value else "`[]`"
+
+
+def _number(value: float) -> str:
+    return f"{_whole(value):g}" if abs(value) < 1e6 else f"{_whole(value):,}"  # noqa: PLR2004
+
+
+def _whole(value: float) -> float | int:
+    return int(value) if float(value).is_integer() else value
+
+
+def _sentence(field: Mapping[str, Any]) -> str:
+    return str(field["sentence"])
+
+
+def columns_page() -> str:
+    """Return the Markdown reference of every column of the result frames."""
+    from clustercore.engine import record_fields
+
+    lines = [
+        "# Columns of the results",
+        "",
+        "Made from the core by `clustercore config columns`; do not edit it here.",
+        "",
+        "Times are UTC, prices and distances in points, money in US dollars. An empty cell of a "
+        "column that may be empty means that the value does not exist; `reason` says why.",
+    ]
+    for frame, columns in record_fields().items():
+        lines += [
+            "",
+            f"## `{frame}`",
+            "",
+            "| Column | Type | Unit | Empty | Meaning |",
+            "|---|---|---|---|---|",
+        ]
+        lines += [
+            _table_row(
+                (
+                    f"`{column['name']}`",
+                    _COLUMN_KINDS[column["kind"]],
+                    _unit(column),
+                    "may be" if column["nullable"] else "never",
+                    column["sentence"],
+                )
+            )
+            for column in columns
+        ]
+        lines += [
+            _table_row((f"`{name}`", kind, unit, "never", sentence))
+            for name, kind, unit, sentence in _ON_EVERY_ROW
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _unit(column: Mapping[str, Any]) -> str:
+    return str(column["unit"]) or ("points" if column["kind"] == "price" else "")
+
+
+def _table_row(cells: Sequence[str]) -> str:
+    escaped = (cell.replace("|", "\\|").replace("\n", " ") for cell in cells)
+    return "| " + " | ".join(escaped).replace("|  |", "| |") + " |"

@@ -1,0 +1,108 @@
+"""From arguments to an exit code: every way a command can end is decided here."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from cyclopts import CycloptsError
+
+from clustercore.cli.hints import hint
+from clustercore.errors import ConfigError, DataError, EngineBusy
+
+__all__ = ["BAD_INPUT", "FAULT", "FOUND", "INTERRUPTED", "OK", "PIPE_CLOSED", "main"]
+
+OK = 0
+FOUND = 1
+BAD_INPUT = 2
+FAULT = 3
+INTERRUPTED = 130
+PIPE_CLOSED = 141
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        What stands after the program's name; that of the process when left out.
+
+    Returns
+    -------
+    int
+        0 done, 1 a check found something, 2 bad input or usage, 3 a fault of the program,
+        130 interrupted, 141 the reader of the output went away.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    if debug:
+        logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
+    try:
+        code = _dispatch(given)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _forget_output()
+        return PIPE_CLOSED
+    except KeyboardInterrupt:
+        _say("interrupted; nothing was written")
+        return INTERRUPTED
+    except CycloptsError as error:
+        _say(f"{error} See clustercore --help.")
+        return BAD_INPUT
+    except (DataError, ConfigError) as error:
+        _say(f"{error}{hint(error)}")
+        return BAD_INPUT
+    except (SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:  # noqa: BLE001 -- a panic in a compiled library is no Exception
+        _report_fault(error, debug=debug)
+        return FAULT
+    return code
+
+
+def _dispatch(arguments: list[str]) -> int:
+    from clustercore.cli.app import app
+
+    code = app(arguments, result_action="return_value")
+    return code if isinstance(code, int) else OK
+
+
+def _report_fault(error: BaseException, *, debug: bool) -> None:
+    if debug:
+        import traceback
+
+        traceback.print_exception(error, file=sys.stderr)
+    busy = isinstance(error, EngineBusy)
+    _say(
+        f"fault: {type(error).__name__}: {error}. "
+        + ("" if busy else "This is a fault of clustercore, not of your input. ")
+        + "Please report it with the output of `clustercore versions` and of this command "
+        + ("above." if debug else "run again with --debug.")
+    )
+
+
+def _say(text: str) -> None:
+    """Write one line to standard error; what comes from a file cannot steer the terminal."""
+    one_line = " ".join(text.split())
+    clean = "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in one_line
+    )
+    try:
+        sys.stderr.write(f"clustercore: {clean}\n")
+        sys.stderr.flush()
+    except BrokenPipeError:
+        _forget_output()
+
+
+def _forget_output() -> None:
+    """Send what is still buffered nowhere, so that the interpreter can end without a complaint."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            os.dup2(nowhere, stream.fileno())
+        except (OSError, ValueError, AttributeError):
+            continue
+    os.close(nowhere)

@@ -1,0 +1,144 @@
+"""Files that appear whole or not at all.
+
+Everything is written beside its place under a hidden name and renamed when it is complete. A
+failure in the middle leaves what was there before, and nothing else.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clustercore.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+__all__ = [
+    "check_folder",
+    "check_table",
+    "staged_file",
+    "staged_folder",
+    "write_table",
+    "write_text",
+]
+
+_TABLES = (".parquet", ".csv")
+_RESULT_MARK = "manifest.json"
+
+
+def check_table(path: Path) -> None:
+    """Refuse a path that no table can be written to, before any work is done for it."""
+    if path.suffix.lower() not in _TABLES:
+        raise ConfigError(
+            "the ending says the format, and this one says none",
+            field="--out",
+            found=str(path),
+            expected="a name that ends with " + " or ".join(_TABLES),
+        )
+    if path.is_dir():
+        raise _unusable(path, "this is a folder", "a folder", "a file name")
+
+
+def check_folder(path: Path) -> None:
+    """Refuse a folder that a result cannot go to, before any work is done for it."""
+    try:
+        if not path.exists():
+            return
+        if not path.is_dir():
+            raise _unusable(path, "the result needs a folder", "a file", "a folder")
+        if any(path.iterdir()) and not (path / _RESULT_MARK).exists():
+            raise _unusable(
+                path,
+                "the folder holds something else than a result; pass another one with --out",
+                "other files",
+                "an empty or a new folder, or one with an earlier result",
+            )
+    except OSError as error:
+        raise _refused(path, error) from error
+
+
+@contextmanager
+def staged_file(path: Path) -> Iterator[Path]:
+    """Give a path to write to; the file takes its place when the block ends without an error."""
+    try:
+        with _scratch(path) as scratch:
+            staged = scratch / path.name
+            yield staged
+            path.parent.mkdir(parents=True, exist_ok=True)
+            staged.replace(path)
+    except OSError as error:
+        raise _refused(path, error) from error
+
+
+@contextmanager
+def staged_folder(path: Path) -> Iterator[Path]:
+    """Give a folder to write to; its files take their places when the block ends without an error.
+
+    An earlier result in the folder is replaced, file by file, its manifest last. Other files in the
+    folder stay.
+    """
+    check_folder(path)
+    try:
+        with _scratch(path) as scratch:
+            staged = scratch / "result"
+            staged.mkdir()
+            yield staged
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                staged.rename(path)
+                return
+            written = sorted(staged.iterdir(), key=lambda file: file.name == _RESULT_MARK)
+            (path / _RESULT_MARK).unlink(missing_ok=True)
+            for file in written:
+                file.replace(path / file.name)
+    except OSError as error:
+        raise _refused(path, error) from error
+
+
+def write_table(frame: pl.DataFrame, path: Path) -> None:
+    """Write a frame as Parquet or CSV, as the path's ending says."""
+    check_table(path)
+    with staged_file(path) as staged:
+        if path.suffix.lower() == ".csv":
+            frame.write_csv(staged, datetime_format="%Y-%m-%dT%H:%M:%S%.9fZ")
+        else:
+            frame.write_parquet(staged)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write a text file."""
+    if path.is_dir():
+        raise _unusable(path, "this is a folder", "a folder", "a file name")
+    with staged_file(path) as staged:
+        staged.write_text(text, "utf-8")
+
+
+@contextmanager
+def _scratch(path: Path) -> Iterator[Path]:
+    """Give a hidden folder on the same file system, so that renaming is one step."""
+    home = path.absolute().parent
+    while not home.exists() and home != home.parent:
+        home = home.parent
+    scratch = Path(tempfile.mkdtemp(dir=home, prefix=f".{path.name}-"))
+    # mkdtemp makes it private; what is renamed out of it keeps its own, ordinary permissions.
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _refused(path: Path, error: OSError) -> DataError:
+    return DataError(
+        f"cannot be written: {error.strerror or error}; pass another place with --out",
+        file=str(path),
+        expected="a place where files can be made",
+    )
+
+
+def _unusable(path: Path, problem: str, found: str, expected: str) -> DataError:
+    return DataError(problem, file=str(path), found=found, expected=expected)

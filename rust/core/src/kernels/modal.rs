@@ -1,0 +1,494 @@
+//! The modal price of every window of n bars.
+//!
+//! The histogram of a window is kept from one bar to the next in a table that a tick finds by its
+//! lowest bits: what enters is added, what leaves is subtracted, all in integers. A table as long
+//! as the window's range of ticks has no two of them in one place, and it grows when a range asks
+//! for it. Where one tick is heaviest there is nothing to decide. Where several are, the engine's
+//! own [`profile`] chooses among them, from one bar for each.
+
+use super::{ProfileColumns, bar, setting};
+use crate::config::{ProfileSource, Tie};
+use crate::error::Error;
+use crate::instrument::NANOS_PER_POINT;
+use crate::profile::{Histogram, MAX_TICKS, ProfileRule, profile, remainder_tick, tick_of};
+
+/// Ticks of a bar up to which its remainder is looked up.
+const SHORT_RANGE: usize = 64;
+/// Places of the table at the beginning.
+const PLACES: usize = 256;
+
+/// The modal price of every window; a row belongs to the window that ends with it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ModalPrices {
+    /// Price that traded most in points, NaN where there is none.
+    pub price: Vec<f64>,
+    /// Whether several prices traded equally much.
+    pub tied: Vec<bool>,
+    /// Where the modal price lies between low and high, NaN where there is none.
+    pub position: Vec<f64>,
+}
+
+/// Returns the modal price, whether it is tied, and its position, for the last `window` bars of
+/// every row: what [`profile`] says of these bars. Rows with fewer bars before them have none.
+///
+/// # Errors
+/// When the window is empty, the source is `trades`, the columns differ in length, or a bar is
+/// incoherent, out of range or of negative volume.
+pub fn rolling_modal_price(
+    columns: ProfileColumns<'_>,
+    window: usize,
+    rule: ProfileRule,
+) -> Result<ModalPrices, Error> {
+    columns.check_lengths()?;
+    if window == 0 {
+        return Err(setting("window", "too short", window, "at least 1 bar").into());
+    }
+    if rule.tick <= 0 {
+        return Err(setting("tick_size", "not a tick", rule.tick, "above 0").into());
+    }
+    match rule.source {
+        ProfileSource::Close => roll::<AtClose<false>>(columns, window, rule),
+        ProfileSource::CloseVolume => roll::<AtClose<true>>(columns, window, rule),
+        ProfileSource::RangeVolume => roll::<OverRange>(columns, window, rule),
+        ProfileSource::Trades => {
+            let expected = "close, close_volume or range_volume";
+            Err(setting("profile.source", "bars hold no trades", "trades", expected).into())
+        }
+    }
+}
+
+/// Weight at each tick of the bars in the window.
+#[derive(Debug)]
+struct Table {
+    weight: Vec<i64>,
+    mask: usize,
+}
+
+impl Table {
+    fn new() -> Self {
+        Self { weight: vec![0; PLACES], mask: PLACES - 1 }
+    }
+
+    #[inline(always)]
+    fn at(&self, tick: i64) -> i64 {
+        self.weight[tick as usize & self.mask]
+    }
+
+    #[inline(always)]
+    fn at_mut(&mut self, tick: i64) -> &mut i64 {
+        &mut self.weight[tick as usize & self.mask]
+    }
+
+    /// Returns an empty table in which each of `ticks` ticks in a row has a place of its own.
+    fn grown(&self, ticks: i64) -> Self {
+        let places = (ticks as usize).next_power_of_two().max(2 * self.weight.len());
+        Self { weight: vec![0; places], mask: places - 1 }
+    }
+}
+
+/// The heaviest tick of a window.
+#[derive(Clone, Copy, Debug)]
+struct Heaviest {
+    weight: i64,
+    tick: i64,
+    tied: bool,
+}
+
+const NOTHING: Heaviest = Heaviest { weight: 0, tick: 0, tied: false };
+
+/// Lowest low and highest high of a window.
+#[derive(Clone, Copy, Debug)]
+struct Extremes {
+    low: i64,
+    high: i64,
+}
+
+/// Where the volume of a bar goes. The bars of the window stand in a ring; `place` is the newest.
+trait Spread {
+    fn new(window: usize, tick: i64) -> Self;
+    /// Puts a bar in the place of the oldest.
+    fn take(&mut self, place: usize, bar: (i64, i64, i64, i64));
+    /// Returns the heaviest tick; nothing when the window is too wide.
+    fn heaviest(&mut self, extremes: Extremes) -> Option<Heaviest>;
+    /// Collects the ticks as heavy as the heaviest in the order in which they first traded.
+    fn tied(&self, place: usize, extremes: Extremes, weight: i64, ticks: &mut Vec<i64>);
+}
+
+/// Each bar at its close: with its volume, or once.
+#[derive(Debug)]
+struct AtClose<const VOLUME: bool> {
+    table: Table,
+    entries: Vec<(i64, i64)>,
+    tick: i64,
+    /// Width of prices whose ticks the table surely holds.
+    reach: i64,
+    heaviest: Heaviest,
+    stale: bool,
+}
+
+impl<const VOLUME: bool> AtClose<VOLUME> {
+    /// Finds the heaviest tick among the ticks of the ring, without a branch on what it finds.
+    #[inline(always)]
+    fn search(&mut self) {
+        let mut best = NOTHING;
+        for &(tick, _) in &self.entries {
+            let weight = self.table.at(tick);
+            let (heavier, equal) = (weight > best.weight, weight == best.weight);
+            best.tied = (best.tied & !heavier) | (equal & (tick != best.tick));
+            best.weight = if heavier { weight } else { best.weight };
+            best.tick = if heavier { tick } else { best.tick };
+        }
+        self.heaviest = best;
+        self.stale = false;
+    }
+
+    /// Makes the table hold the window; returns false when nothing may.
+    #[cold]
+    fn widen(&mut self) -> bool {
+        self.stale = true;
+        let ticks = self.entries.iter().map(|(tick, _)| *tick);
+        let (Some(lowest), Some(highest)) = (ticks.clone().min(), ticks.max()) else {
+            return false;
+        };
+        let ticks = highest - lowest + 1;
+        if ticks > MAX_TICKS {
+            return false;
+        }
+        if ticks > self.table.weight.len() as i64 {
+            self.table = self.table.grown(ticks);
+            self.reach = reach(&self.table, self.tick);
+            for &(tick, weight) in &self.entries {
+                *self.table.at_mut(tick) += weight;
+            }
+        }
+        true
+    }
+}
+
+/// Returns the width below which prices lie on fewer ticks than the table has places.
+fn reach(table: &Table, tick: i64) -> i64 {
+    (table.weight.len() as i64 - 2).saturating_mul(tick)
+}
+
+impl<const VOLUME: bool> Spread for AtClose<VOLUME> {
+    fn new(window: usize, tick: i64) -> Self {
+        let table = Table::new();
+        Self {
+            reach: reach(&table, tick),
+            table,
+            entries: vec![(0, 0); window],
+            tick,
+            heaviest: NOTHING,
+            stale: true,
+        }
+    }
+
+    #[inline(always)]
+    fn take(&mut self, place: usize, (_, _, close, volume): (i64, i64, i64, i64)) {
+        let (tick, weight) = (tick_of(close, self.tick), if VOLUME { volume } else { 1 });
+        let (old_tick, old_weight) = std::mem::replace(&mut self.entries[place], (tick, weight));
+        // First in, then out: a bar that becomes the heaviest saves the search.
+        let entered = self.table.at(tick) + weight;
+        *self.table.at_mut(tick) = entered;
+        let best = &mut self.heaviest;
+        if entered > best.weight {
+            *best = Heaviest { weight: entered, tick, tied: false };
+        } else if (entered == best.weight) & (weight > 0) {
+            best.tied = true;
+        }
+        let left = self.table.at_mut(old_tick);
+        // A weight of zero has not been the heaviest, unless all are zero.
+        self.stale |= *left == best.weight;
+        *left -= old_weight;
+    }
+
+    #[inline(always)]
+    fn heaviest(&mut self, extremes: Extremes) -> Option<Heaviest> {
+        if extremes.high - extremes.low > self.reach && !self.widen() {
+            return None;
+        }
+        if self.stale {
+            self.search();
+        }
+        Some(self.heaviest)
+    }
+
+    fn tied(&self, place: usize, _: Extremes, weight: i64, ticks: &mut Vec<i64>) {
+        let (newer, older) = self.entries.split_at(place + 1);
+        for &(tick, entered) in older.iter().chain(newer) {
+            if self.table.at(tick) == weight && entered > 0 && !ticks.contains(&tick) {
+                ticks.push(tick);
+            }
+        }
+    }
+}
+
+/// A bar's volume over its ticks: `each` to every one, and one more to those of the remainder.
+#[derive(Clone, Copy, Debug, Default)]
+struct Share {
+    low: i64,
+    ticks: i64,
+    each: i64,
+    rest: i64,
+}
+
+/// Each bar's volume over its range.
+#[derive(Debug)]
+struct OverRange {
+    table: Table,
+    shares: Vec<Share>,
+    tick: i64,
+    /// For each number of ticks and remainder, one bit a tick that gets one more.
+    remainders: Vec<u64>,
+}
+
+impl OverRange {
+    #[inline(always)]
+    fn remainder(&self, share: &Share) -> u64 {
+        self.remainders[(share.ticks as usize - 1) * SHORT_RANGE + share.rest as usize]
+    }
+
+    /// Adds a share to the table, or takes it back with `sign` -1.
+    #[inline(always)]
+    fn apply(&mut self, share: &Share, sign: i64) {
+        if (1..=SHORT_RANGE as i64).contains(&share.ticks) {
+            let mut extra = self.remainder(share);
+            for tick in share.low..share.low + share.ticks {
+                *self.table.at_mut(tick) += sign * (share.each + (extra & 1) as i64);
+                extra >>= 1;
+            }
+        } else {
+            self.apply_wide(share, sign);
+        }
+    }
+
+    #[inline(never)]
+    fn apply_wide(&mut self, share: &Share, sign: i64) {
+        for tick in share.low..share.low + share.ticks {
+            *self.table.at_mut(tick) += sign * share.each;
+        }
+        for j in 0..share.rest {
+            *self.table.at_mut(share.low + remainder_tick(j, share.ticks, share.rest)) += sign;
+        }
+    }
+
+    /// Returns whether a share gives a tick any volume.
+    fn reaches(share: &Share, tick: i64) -> bool {
+        let place = tick - share.low;
+        (0..share.ticks).contains(&place)
+            && (share.each > 0
+                || (0..share.rest).any(|j| remainder_tick(j, share.ticks, share.rest) == place))
+    }
+
+    /// Returns the two stretches of the table that hold the ticks.
+    #[inline(always)]
+    fn stretches(&self, low: i64, ticks: usize) -> (&[i64], &[i64]) {
+        let from = low as usize & self.table.mask;
+        let (head, tail) = self.table.weight.split_at(from);
+        if ticks <= tail.len() {
+            (&tail[..ticks], &[])
+        } else {
+            (tail, &head[..ticks - tail.len()])
+        }
+    }
+
+    #[cold]
+    fn widen(&mut self, ticks: i64) {
+        self.table = self.table.grown(ticks);
+        for place in 0..self.shares.len() {
+            let share = self.shares[place];
+            self.apply(&share, 1);
+        }
+    }
+}
+
+/// Returns the largest of some weights and the sum of places where it stands; several chains of
+/// comparisons do not wait for each other.
+#[inline(always)]
+fn largest(weights: &[i64]) -> i64 {
+    let mut best = [0_i64; 4];
+    let mut chunks = weights.chunks_exact(4);
+    for chunk in &mut chunks {
+        for lane in 0..4 {
+            best[lane] = best[lane].max(chunk[lane]);
+        }
+    }
+    for weight in chunks.remainder() {
+        best[0] = best[0].max(*weight);
+    }
+    best[0].max(best[1]).max(best[2].max(best[3]))
+}
+
+impl Spread for OverRange {
+    fn new(window: usize, tick: i64) -> Self {
+        let mut remainders = vec![0; SHORT_RANGE * SHORT_RANGE];
+        for ticks in 1..=SHORT_RANGE {
+            for rest in 1..ticks {
+                for j in 0..rest {
+                    let place = remainder_tick(j as i64, ticks as i64, rest as i64);
+                    remainders[(ticks - 1) * SHORT_RANGE + rest] |= 1 << place;
+                }
+            }
+        }
+        Self { table: Table::new(), shares: vec![Share::default(); window], tick, remainders }
+    }
+
+    #[inline(always)]
+    fn take(&mut self, place: usize, (low, high, _, volume): (i64, i64, i64, i64)) {
+        let (low, high) = (tick_of(low, self.tick), tick_of(high, self.tick));
+        let ticks = high - low + 1;
+        let old = self.shares[place];
+        self.apply(&old, -1);
+        // A bar too wide for any profile is left out; its windows have none.
+        let share = if ticks > MAX_TICKS {
+            Share::default()
+        } else {
+            Share { low, ticks, each: volume / ticks, rest: volume % ticks }
+        };
+        self.shares[place] = share;
+        if ticks > self.table.weight.len() as i64 && share.ticks > 0 {
+            self.widen(ticks);
+        } else {
+            self.apply(&share, 1);
+        }
+    }
+
+    #[inline(always)]
+    fn heaviest(&mut self, extremes: Extremes) -> Option<Heaviest> {
+        let low = tick_of(extremes.low, self.tick);
+        let ticks = tick_of(extremes.high, self.tick) - low + 1;
+        if ticks > self.table.weight.len() as i64 {
+            if ticks > MAX_TICKS {
+                return None;
+            }
+            self.widen(ticks);
+        }
+        let (first, second) = self.stretches(low, ticks as usize);
+        let weight = largest(first).max(largest(second));
+        let mut best = Heaviest { weight, tick: low, tied: false };
+        let (mut seen, mut sum) = (0, 0);
+        for (place, found) in first.iter().chain(second).enumerate() {
+            let heavy = (*found == weight) as usize;
+            seen += heavy;
+            sum += place * heavy;
+        }
+        best.tied = seen > 1;
+        best.tick = low + sum as i64;
+        Some(best)
+    }
+
+    fn tied(&self, place: usize, extremes: Extremes, weight: i64, ticks: &mut Vec<i64>) {
+        let (newer, older) = self.shares.split_at(place + 1);
+        let first_bar = |tick: i64| {
+            let mut bars = older.iter().chain(newer);
+            bars.position(|share| Self::reaches(share, tick)).unwrap_or(usize::MAX)
+        };
+        let (low, high) = (tick_of(extremes.low, self.tick), tick_of(extremes.high, self.tick));
+        ticks.extend((low..=high).filter(|tick| self.table.at(*tick) == weight));
+        // Stable: of those that begin with the same bar the lowest stays first.
+        ticks.sort_by_cached_key(|tick| first_bar(*tick));
+    }
+}
+
+#[inline(always)]
+fn roll<S: Spread>(
+    columns: ProfileColumns<'_>,
+    window: usize,
+    rule: ProfileRule,
+) -> Result<ModalPrices, Error> {
+    let rows = columns.rows();
+    let mut found =
+        ModalPrices { price: vec![0.0; rows], tied: vec![false; rows], position: vec![0.0; rows] };
+    if let Some(row) = (0..rows.min(window)).find(|row| !columns.accepts(*row)) {
+        return Err(columns.refuse(row).into());
+    }
+    let beginning = rows.min(window - 1);
+    found.price[..beginning].fill(f64::NAN);
+    found.position[..beginning].fill(f64::NAN);
+    if rows < window {
+        return Ok(found);
+    }
+    let mut spread = S::new(window, rule.tick);
+    let mut chooser = Chooser { histogram: Histogram::default(), ticks: Vec::new(), rule };
+    // Extremes from each place of the last block to its end (as in `volatility::rolling`).
+    let mut behind = vec![Extremes { low: i64::MAX, high: i64::MIN }; window + 1];
+    for start in (0..rows).step_by(window) {
+        let end = rows.min(start + window);
+        let mut ahead = behind[window];
+        for row in start..end {
+            if !columns.accepts(row) {
+                return Err(columns.refuse(row).into());
+            }
+            let place = row - start;
+            let (low, high) = (columns.low[row], columns.high[row]);
+            spread.take(place, (low, high, columns.close[row], columns.volume[row]));
+            ahead = Extremes { low: ahead.low.min(low), high: ahead.high.max(high) };
+            let rest = behind[place + 1];
+            let extremes = Extremes { low: ahead.low.min(rest.low), high: ahead.high.max(rest.high) };
+            if row + 1 < window {
+                continue;
+            }
+            let (price, tied, position) = match spread.heaviest(extremes) {
+                Some(best) if best.weight > 0 && !best.tied => {
+                    let price = best.tick * rule.tick;
+                    (in_points(price), false, position(price, extremes))
+                }
+                Some(best) if best.weight > 0 => {
+                    spread.tied(place, extremes, best.weight, &mut chooser.ticks);
+                    chooser.choose(extremes)
+                }
+                _ => (f64::NAN, false, f64::NAN),
+            };
+            found.price[row] = price;
+            found.tied[row] = tied;
+            found.position[row] = position;
+        }
+        let mut backwards = behind[window];
+        for row in (start..end).rev() {
+            backwards = Extremes {
+                low: backwards.low.min(columns.low[row]),
+                high: backwards.high.max(columns.high[row]),
+            };
+            behind[row - start] = backwards;
+        }
+    }
+    Ok(found)
+}
+
+#[inline(always)]
+fn in_points(nanos: i64) -> f64 {
+    nanos as f64 / NANOS_PER_POINT
+}
+
+/// Lets the engine choose among equally heavy ticks.
+struct Chooser {
+    histogram: Histogram,
+    ticks: Vec<i64>,
+    rule: ProfileRule,
+}
+
+impl Chooser {
+    #[inline(never)]
+    fn choose(&mut self, extremes: Extremes) -> (f64, bool, f64) {
+        let rule = ProfileRule { source: ProfileSource::Close, ..self.rule };
+        let bars: Vec<_> = self
+            .ticks
+            .drain(..)
+            .map(|tick| bar(extremes.low, extremes.high, tick * rule.tick, 1))
+            .collect();
+        match profile(&mut self.histogram, &bars, 0, &[], rule) {
+            Some(found) => (in_points(found.modal_price), found.modal_tied, found.modal_position),
+            None => (f64::NAN, false, f64::NAN),
+        }
+    }
+}
+
+/// Returns where a price lies between low and high, as [`profile`] does.
+#[inline(always)]
+fn position(price: i64, extremes: Extremes) -> f64 {
+    if extremes.high == extremes.low {
+        0.5
+    } else {
+        (price - extremes.low) as f64 / (extremes.high - extremes.low) as f64
+    }
+}
