@@ -833,16 +833,15 @@ class Reference:
         row = self.sessions[index]
         length = ceil_div(row.close - row.open, self.interval) * self.interval
         self.session = SessionState(index, row, row.open + length, bar.symbol)
-        resumes = self.paused
         if self.paused:
             self.paused = False
             self.losses = 0
+            self._emit("risk", {"time": bar.start, "kind": "resumed", "reason": "next_session"})
         if self.halted and self.config["risk"]["on_halt"] == "next_session":
             self.halted = False
             self.peak = self._equity()
-            resumes = True
-        if resumes:
-            self._emit("risk", {"time": bar.start, "kind": "resumed", "reason": "next_session"})
+            # It counts as a reset.
+            self._emit("risk", {"time": bar.start, "kind": "reset", "reason": "next_session"})
         self.session_open_equity = self._equity()
 
     def _close_session(self) -> None:
@@ -1229,7 +1228,8 @@ class Reference:
             "momentum": cluster["momentum"],
             "strength": cluster["strength"],
             "confirmed_time": None,
-            "resolved_time": None,
+            # The column is never null: of a state on the way it is the state's own instant.
+            "resolved_time": decision,
             "reason": "armed",
         }
         expiry = decision + self.config["retest"]["timeout_minutes"] * MINUTE
@@ -1321,7 +1321,7 @@ class Reference:
             "valid_until": min(deadline for deadline in deadlines if deadline is not None),
             "entry_time": None,
             "entry_price": None,
-            "resolved_time": None,
+            "resolved_time": time,
             "reason": "working",
         }
         return Order(row, signal, signal.sign, own, own_reason, signal.hours_end, flatten, 0, 0)

@@ -2244,7 +2244,7 @@ add(
     {
         "risk": [
             {"time": at(8), "kind": "halted"},
-            {"time": at(0, 1), "kind": "resumed", "reason": "next_session"},
+            {"time": at(0, 1), "kind": "reset", "reason": "next_session"},
             {"time": at(8, 1), "kind": "halted"},
         ],
         "equity": [

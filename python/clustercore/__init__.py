@@ -91,7 +91,7 @@ sys.modules[__name__].__class__ = _Package
 
 if not TYPE_CHECKING:  # a type checker takes a module with `__getattr__` to have every name
 
-    def __getattr__(name):
+    def __getattr__(name: str) -> object:
         if name == "__version__":
             from importlib.metadata import version
 

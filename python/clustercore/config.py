@@ -247,10 +247,15 @@ class Config:
         >>> print(Config.preset().to_toml().splitlines()[0])
         preset = "default"
         """
+        defaults = _preset_sections("default")
         lines = ['preset = "default"']
         for name, section in self._sections.items():
             lines.append(f"\n[{name}]")
-            lines += [f"{key} = {_toml(v)}" for key, v in section.items() if v is not None]
+            for key, value in section.items():
+                if value is not None:
+                    lines.append(f"{key} = {_toml(value)}")
+                elif defaults[name][key] is not None:
+                    lines.append(f'{key} = "off"')
         return "\n".join(lines) + "\n"
 
     def id_for(self, instrument: Instrument) -> str:
@@ -314,11 +319,16 @@ def _merge(base: Mapping[str, Mapping[str, Any]], changes: Mapping[str, Any]) ->
 
 
 def _plain(section: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return whole numbers as floats where the field is a float, so that 2 and 2.0 are one value."""
+    """Return settings in their own types, so that 2 and 2.0 are one value.
+
+    TOML has no null: ``"off"`` empties an optional setting.
+    """
     known = _kinds().get(section, {})
     plain: dict[str, Any] = {}
-    for name, value in settings.items():
+    for name, given in settings.items():
         kind = known[name]["kind"] if name in known else None
+        is_emptied = given == "off" and name in known and known[name]["optional"]
+        value = None if is_emptied else given
         is_whole = isinstance(value, int) and not isinstance(value, bool)
         if kind == "float" and is_whole:
             plain[name] = float(value)

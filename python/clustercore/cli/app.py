@@ -9,7 +9,17 @@ from cyclopts import App, Parameter
 
 from clustercore.cli import output, writing
 from clustercore.cli.data import data
-from clustercore.cli.options import DataOptions, OutputOptions, SettingOptions, read, resolve_config
+from clustercore.cli.options import (
+    ANY_DATA,
+    AS_TEXT,
+    NO_SETTINGS,
+    OUTPUT,
+    DataOptions,
+    OutputOptions,
+    SettingOptions,
+    read,
+    resolve_config,
+)
 from clustercore.cli.settings import settings
 from clustercore.errors import ConfigError
 
@@ -54,7 +64,7 @@ app.command(settings)
 
   clustercore backtest
   clustercore backtest es_2019.dbn.zst --preset v6 --out results
-  clustercore backtest bars.csv --symbol ESZ5 --interval 1m --label start --tz America/New_York
+  clustercore backtest bars.csv --symbol ESZ5 --label start --tz America/New_York
   clustercore backtest es.parquet --from 2019-01-01 --to 2019-07-01 --set cluster.threshold=3
   clustercore backtest es.parquet --json | jq .statistics.net_usd
 
@@ -65,10 +75,10 @@ def backtest(
     file: Path | None = None,
     /,
     *,
-    out: Annotated[Path | None, Parameter(group="Output")] = None,
-    settings: SettingOptions = SettingOptions(),
-    data: DataOptions = DataOptions(),
-    shown: OutputOptions = OutputOptions(),
+    out: Annotated[Path | None, Parameter(group=OUTPUT)] = None,
+    settings: SettingOptions = NO_SETTINGS,
+    data: DataOptions = ANY_DATA,
+    shown: OutputOptions = AS_TEXT,
 ) -> int:
     """Run the strategy over bars and print what it came to.
 
@@ -141,10 +151,10 @@ def clusters(
     /,
     *,
     limit: int = 40,
-    out: Annotated[Path | None, Parameter(group="Output")] = None,
-    settings: SettingOptions = SettingOptions(),
-    data: DataOptions = DataOptions(),
-    shown: OutputOptions = OutputOptions(),
+    out: Annotated[Path | None, Parameter(group=OUTPUT)] = None,
+    settings: SettingOptions = NO_SETTINGS,
+    data: DataOptions = ANY_DATA,
+    shown: OutputOptions = AS_TEXT,
 ) -> int:
     """List the volume clusters, each with the reason why it went no further.
 
@@ -256,13 +266,13 @@ def _check_limit(limit: int) -> None:
 )
 def sample(
     *,
-    out: Annotated[Path, Parameter(group="Output")],
+    out: Annotated[Path, Parameter(group=OUTPUT)],
     sessions: int = 60,
     seed: int = 1,
     instrument: str = "ES",
     interval: str = "1m",
     start: Annotated[str, Parameter(name="--from")] = "2024-10-02",
-    shown: OutputOptions = OutputOptions(),
+    shown: OutputOptions = AS_TEXT,
 ) -> int:
     """Write SIMULATED bars: the shape of a market with nothing in it to earn.
 
@@ -302,7 +312,7 @@ def sample(
   clustercore versions --json
 """,
 )
-def versions(*, shown: OutputOptions = OutputOptions()) -> int:
+def versions(*, shown: OutputOptions = AS_TEXT) -> int:
     """Show the versions of clustercore, Python and the packages: what a bug report needs."""
     from clustercore.versions import show_versions
     from clustercore.versions import versions as found

@@ -9,6 +9,10 @@ from cyclopts import App, Parameter
 
 from clustercore.cli import output, writing
 from clustercore.cli.options import (
+    ANY_DATA,
+    AS_TEXT,
+    NO_SETTINGS,
+    OUTPUT,
     DataOptions,
     OutputOptions,
     SettingOptions,
@@ -67,9 +71,9 @@ def check(
     *,
     strict: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     gap_minutes: float = 5.0,
-    settings: SettingOptions = SettingOptions(),
-    data: DataOptions = DataOptions(),
-    shown: OutputOptions = OutputOptions(),
+    settings: SettingOptions = NO_SETTINGS,
+    data: DataOptions = ANY_DATA,
+    shown: OutputOptions = AS_TEXT,
 ) -> int:
     """Compare bars with the session table and with each other.
 
@@ -160,7 +164,7 @@ def _cell(value: object) -> str:
     if isinstance(value, list):
         return ", ".join(_cell(item) for item in value)
     if isinstance(value, dict):
-        return " ".join(_cell(item) for item in value.values())
+        return ("-" if "start" in value else " ").join(_cell(item) for item in value.values())
     return str(value)
 
 
@@ -169,17 +173,17 @@ def _cell(value: object) -> str:
 
   clustercore data convert es_2019.dbn.zst --out es_2019.parquet
   clustercore data convert trades.dbn.zst --interval 5m --out bars.csv
-  clustercore data convert eastern.csv --tz America/New_York --label start --symbol NQ --out nq.parquet
+  clustercore data convert nq.csv --symbol NQ --tz America/New_York --label start --out nq.parquet
 """,
 )
 def convert(
     file: Path,
     /,
     *,
-    out: Annotated[Path, Parameter(group="Output")],
-    settings: SettingOptions = SettingOptions(),
-    data: DataOptions = DataOptions(),
-    shown: OutputOptions = OutputOptions(),
+    out: Annotated[Path, Parameter(group=OUTPUT)],
+    settings: SettingOptions = NO_SETTINGS,
+    data: DataOptions = ANY_DATA,
+    shown: OutputOptions = AS_TEXT,
 ) -> int:
     """Write bars of any source as Parquet or CSV that every command reads without options.
 
@@ -231,8 +235,8 @@ def sessions(
     end: Annotated[str | None, Parameter(name="--to")] = None,
     calendar: str = "globex_equity",
     limit: int = 40,
-    settings: SettingOptions = SettingOptions(),
-    shown: OutputOptions = OutputOptions(),
+    settings: SettingOptions = NO_SETTINGS,
+    shown: OutputOptions = AS_TEXT,
 ) -> int:
     """Show the session table: open, close, scheduled halts and allowed hours, in UTC.
 
@@ -309,10 +313,10 @@ def contracts(
     *,
     changes: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     limit: int = 40,
-    out: Annotated[Path | None, Parameter(group="Output")] = None,
-    settings: SettingOptions = SettingOptions(),
-    data: DataOptions = DataOptions(),
-    shown: OutputOptions = OutputOptions(),
+    out: Annotated[Path | None, Parameter(group=OUTPUT)] = None,
+    settings: SettingOptions = NO_SETTINGS,
+    data: DataOptions = ANY_DATA,
+    shown: OutputOptions = AS_TEXT,
 ) -> int:
     """Show which contract month each session takes, and why.
 

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from clustercore.instruments import Instrument
 
 __all__ = [
+    "ANY_DATA",
+    "AS_TEXT",
+    "NO_SETTINGS",
+    "OUTPUT",
     "DataOptions",
     "OutputOptions",
     "SettingOptions",
@@ -31,7 +35,7 @@ __all__ = [
 
 _SETTINGS = Group("Settings", sort_key=1)
 _DATA = Group("Data", sort_key=2)
-_OUTPUT = Group("Output", sort_key=3)
+OUTPUT = Group("Output", sort_key=3)
 
 
 @Parameter(name="*", group=_SETTINGS)
@@ -99,7 +103,7 @@ class DataOptions:
     ] = None
 
 
-@Parameter(name="*", group=_OUTPUT)
+@Parameter(name="*", group=OUTPUT)
 @dataclass(frozen=True, kw_only=True)
 class OutputOptions:
     """How the result is shown."""
@@ -118,6 +122,11 @@ class OutputOptions:
             negative="", show_default=False, help="Show the traceback of a fault of the program."
         ),
     ] = False
+
+
+NO_SETTINGS = SettingOptions()
+ANY_DATA = DataOptions()
+AS_TEXT = OutputOptions()
 
 
 def resolve_config(options: SettingOptions) -> Config:

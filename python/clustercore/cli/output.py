@@ -49,8 +49,9 @@ def emit_table(
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, title=None if title is None else Text(title))
-    table.title_justify = "left"
+    if title is not None:
+        emit_text(title)
+    table = Table(box=box.SIMPLE_HEAD)
     for header in headers:
         table.add_column(
             Text(header), justify="right" if header in right else "left", overflow="fold"

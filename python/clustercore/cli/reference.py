@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -35,6 +36,7 @@ _COLUMN_KINDS = {
     "symbol": "String",
     "id": "String",
 }
+_COLUMNS_HEAD = ("| Column | Type | Unit | Empty | Meaning |", "|---|---|---|---|---|")
 _ON_EVERY_ROW = (
     ("config_id", "String", "", "Hash of every setting that decides a result."),
     ("engine_version", "String", "", "Changes when any result changes."),
@@ -58,6 +60,8 @@ def json_schema() -> dict[str, Any]:
             field["section"], {"type": "object", "properties": {}, "additionalProperties": False}
         )
         described = _schema_of(field)
+        if field["optional"]:
+            described = {"anyOf": [described, {"const": "off"}]}
         described["description"] = _sentence(field)
         default = defaults[field["section"]][field["name"]]
         if default is not None:
@@ -118,10 +122,12 @@ def settings_page() -> str:
         "threshold = 3.0",
         "```",
         "",
-        "`clustercore config validate FILE` checks one, `--set cluster.threshold=3` changes one "
-        "setting, and `Config.load(path)` reads one in Python. An unknown name and a value out of "
-        'its range are errors. "off" is a setting that is empty: leave it out of a file, or write '
-        "`--set risk.daily_loss_pct=`. Lengths in minutes become whole bars where bars are longer.",
+        (
+            "`clustercore config validate FILE` checks one, `--set cluster.threshold=3` changes "
+            "one setting, and `Config.load(path)` reads one in Python. An unknown name and a value "
+            'out of its range are errors. `"off"` empties an optional setting. Lengths in minutes '
+            "become whole bars where bars are longer."
+        ),
         "",
         "| Preset | Differs from `default` in |",
         "|---|---|",
@@ -133,10 +139,10 @@ def settings_page() -> str:
             for setting, value in settings.items()
         )
         lines.append(f"| `{name}` | {f'{different} settings' if different else 'nothing'} |")
-    section = None
+    section = ""
     for field in config_fields():
         if field["section"] != section:
-            section = field["section"]
+            section = str(field["section"])
             lines += [
                 "",
                 f"## `[{section}]`",
@@ -187,7 +193,7 @@ def _shown(value: object) -> str:
         return _number(value)
     if isinstance(value, str):
         return f"`{value}`"
-    return f"`{value}`" if value else "`[]`"
+    return f"`{json.dumps(value)}`"
 
 
 def _number(value: float) -> str:
@@ -211,8 +217,10 @@ def columns_page() -> str:
         "",
         "Made from the core by `clustercore config columns`; do not edit it here.",
         "",
-        "Times are UTC, prices and distances in points, money in US dollars. An empty cell of a "
-        "column that may be empty means that the value does not exist; `reason` says why.",
+        (
+            "Times are UTC, prices and distances in points, money in US dollars. An empty cell "
+            "of a column that may be empty means that the value does not exist; `reason` says why."
+        ),
     ]
     for frame, columns in record_fields().items():
         lines += [

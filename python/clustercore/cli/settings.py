@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, Parameter
 
 from clustercore.cli import output, writing
-from clustercore.cli.options import OutputOptions, SettingOptions, resolve_config
+from clustercore.cli.options import (
+    AS_TEXT,
+    NO_SETTINGS,
+    OUTPUT,
+    OutputOptions,
+    SettingOptions,
+    resolve_config,
+)
 
 if TYPE_CHECKING:
     from clustercore.config import Config
@@ -30,9 +37,7 @@ settings = App(
   clustercore config show --config mine.toml --json
 """,
 )
-def show(
-    *, settings: SettingOptions = SettingOptions(), shown: OutputOptions = OutputOptions()
-) -> int:
+def show(*, settings: SettingOptions = NO_SETTINGS, shown: OutputOptions = AS_TEXT) -> int:
     """Print every setting as a settings file, which `--config` reads back."""
     config = resolve_config(settings)
     if shown.json:
@@ -49,7 +54,7 @@ def show(
   clustercore config presets --json
 """,
 )
-def presets(*, shown: OutputOptions = OutputOptions()) -> int:
+def presets(*, shown: OutputOptions = AS_TEXT) -> int:
     """List the presets and what each changes of `default`."""
     from clustercore.config import Config
 
@@ -98,7 +103,7 @@ def _shown(value: object) -> str:
 Exit codes: 0 the file can be used, 2 it cannot, and the message says why.
 """,
 )
-def validate(file: Path, /, *, shown: OutputOptions = OutputOptions()) -> int:
+def validate(file: Path, /, *, shown: OutputOptions = AS_TEXT) -> int:
     """Check a settings file: names, types, ranges, contradictions, allowed hours.
 
     Parameters
@@ -128,8 +133,8 @@ def validate(file: Path, /, *, shown: OutputOptions = OutputOptions()) -> int:
 )
 def schema(
     *,
-    out: Annotated[Path | None, Parameter(group="Output")] = None,
-    shown: OutputOptions = OutputOptions(),
+    out: Annotated[Path | None, Parameter(group=OUTPUT)] = None,
+    shown: OutputOptions = AS_TEXT,
 ) -> int:
     """Print a JSON Schema of settings files, for editors and other programs.
 
@@ -152,8 +157,8 @@ def schema(
 )
 def reference(
     *,
-    out: Annotated[Path | None, Parameter(group="Output")] = None,
-    shown: OutputOptions = OutputOptions(),
+    out: Annotated[Path | None, Parameter(group=OUTPUT)] = None,
+    shown: OutputOptions = AS_TEXT,
 ) -> int:
     """Print the reference of every setting as Markdown.
 
@@ -179,8 +184,8 @@ def reference(
 )
 def columns(
     *,
-    out: Annotated[Path | None, Parameter(group="Output")] = None,
-    shown: OutputOptions = OutputOptions(),
+    out: Annotated[Path | None, Parameter(group=OUTPUT)] = None,
+    shown: OutputOptions = AS_TEXT,
 ) -> int:
     """Print the reference of every column of the results as Markdown.
 

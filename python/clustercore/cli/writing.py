@@ -6,6 +6,7 @@ failure in the middle leaves what was there before, and nothing else.
 
 from __future__ import annotations
 
+import errno
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -29,6 +30,21 @@ __all__ = [
 
 _TABLES = (".parquet", ".csv")
 _RESULT_MARK = "manifest.json"
+_PLACE_ERRORS = frozenset(
+    {
+        errno.EACCES,
+        errno.EDQUOT,
+        errno.EFBIG,
+        errno.EIO,
+        errno.EISDIR,
+        errno.ELOOP,
+        errno.ENAMETOOLONG,
+        errno.ENOSPC,
+        errno.ENOTDIR,
+        errno.EPERM,
+        errno.EROFS,
+    }
+)
 
 
 def check_table(path: Path) -> None:
@@ -72,7 +88,9 @@ def staged_file(path: Path) -> Iterator[Path]:
             path.parent.mkdir(parents=True, exist_ok=True)
             staged.replace(path)
     except OSError as error:
-        raise _refused(path, error) from error
+        if _is_about_the_place(error):
+            raise _refused(path, error) from error
+        raise
 
 
 @contextmanager
@@ -97,7 +115,9 @@ def staged_folder(path: Path) -> Iterator[Path]:
             for file in written:
                 file.replace(path / file.name)
     except OSError as error:
-        raise _refused(path, error) from error
+        if _is_about_the_place(error):
+            raise _refused(path, error) from error
+        raise
 
 
 def write_table(frame: pl.DataFrame, path: Path) -> None:
@@ -130,6 +150,11 @@ def _scratch(path: Path) -> Iterator[Path]:
         yield scratch
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _is_about_the_place(error: OSError) -> bool:
+    """Tell a place that cannot be written from any other failure inside the block."""
+    return error.errno in _PLACE_ERRORS
 
 
 def _refused(path: Path, error: OSError) -> DataError:

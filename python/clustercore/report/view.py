@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import polars as pl
 
 from clustercore.config import Config, config_fields
-from clustercore.errors import ClustercoreError
+from clustercore.errors import ClusterCoreError
 
 if TYPE_CHECKING:
     from clustercore.quality import QualityReport
@@ -559,7 +559,7 @@ def _setting_text(value: object) -> str:
 def _quality(result: BacktestResult) -> dict[str, Any]:
     try:
         report: QualityReport = result.quality()
-    except ClustercoreError as error:
+    except ClusterCoreError as error:
         return {"checked": False, "reason": str(error)}
     counts = [
         (name.replace("_", " ").capitalize(), number(count, 0))

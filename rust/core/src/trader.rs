@@ -9,7 +9,7 @@ use crate::instrument::Instrument;
 use crate::learning::{Learning, context};
 use crate::order::{Asked, Deadline, Fill, Placed, blocked_row, limit_price, trade_id};
 use crate::position::{Position, Proceeds, Trading, cost};
-use crate::record::{Event, Signal, Sink};
+use crate::record::{Event, Order, Signal, Sink};
 use crate::signal::{Armed, Direction};
 use crate::sizing::{Chain, base_quantity, limited_quantity, stop_ticks, target_ticks};
 
@@ -52,6 +52,16 @@ struct Finished {
     exit_time: i64,
     net: f64,
     net_return: f64,
+}
+
+/// What becomes of a confirmed signal.
+enum Outcome {
+    /// An order.
+    Order(Box<Placed>),
+    /// The row of an order that was blocked.
+    Blocked(Box<Order>),
+    /// No order, and why.
+    Nothing(&'static str),
 }
 
 /// What trading looks at but does not own.
@@ -469,15 +479,21 @@ impl Trader {
         }
         self.last_confirmed = Some(time);
         let flatten_time = market.session_close - self.rules.flatten;
-        let made = match bar {
-            _ if time >= flatten_time => Err("session"),
-            None => Err("no_bar"),
-            Some(bar) => self.place(&armed, time, bar, actionable, market, sink),
+        let outcome = match bar {
+            _ if time >= flatten_time => Outcome::Nothing("session"),
+            None => Outcome::Nothing("no_bar"),
+            Some(bar) => self.place(&armed, time, bar, actionable, market),
         };
-        let reason = made.as_ref().map_or_else(|reason| *reason, |_| "ordered");
+        let reason = match &outcome {
+            Outcome::Order(_) => "ordered",
+            Outcome::Blocked(_) => "blocked",
+            Outcome::Nothing(reason) => reason,
+        };
         sink.take(Event::Signal(signal_row(&armed, Some(time), time, reason)));
-        if let Ok(order) = made {
-            self.work(order, market, sink);
+        match outcome {
+            Outcome::Order(order) => self.work(*order, market, sink),
+            Outcome::Blocked(row) => sink.take(Event::Order(*row)),
+            Outcome::Nothing(_) => {}
         }
     }
 
@@ -489,8 +505,7 @@ impl Trader {
         bar: &BarInput,
         actionable: bool,
         market: Market,
-        sink: &mut dyn Sink,
-    ) -> Result<Placed, &'static str> {
+    ) -> Outcome {
         let Market { config, instrument, .. } = market;
         let tick = instrument.tick_nanos;
         let limit = limit_price(config, armed, bar.close, tick);
@@ -499,8 +514,7 @@ impl Trader {
         let trade_id = trade_id(market.symbol_name, armed.decision_time, market.config_id);
         if let Some(reason) = self.gate(armed.direction, config) {
             let asked = Asked { confirmed_time: time, reference, limit, valid_until: deadline.time };
-            sink.take(Event::Order(blocked_row(armed, trade_id, config, asked, time, reason)));
-            return Err("blocked");
+            return Outcome::Blocked(Box::new(blocked_row(armed, trade_id, config, asked, time, reason)));
         }
         let sigma = self.rules.chain.sigma(market.tape, market.symbol_first, reference);
         let stop = stop_ticks(config, sigma, reference, tick);
@@ -523,15 +537,14 @@ impl Trader {
         let limited = limited_quantity(config, instrument, order.quantity, equity, order.stop_distance)
             .and_then(|quantity| self.within_open_contracts(quantity, armed.direction, config));
         match limited {
-            Ok(_) if !actionable => Err("missed"),
+            Ok(_) if !actionable => Outcome::Nothing("missed"),
             Ok(quantity) => {
                 order.quantity = quantity;
-                Ok(order)
+                Outcome::Order(Box::new(order))
             }
             Err(reason) => {
                 order.quantity = 0;
-                sink.take(Event::Order(order.row(config, None, time, reason)));
-                Err("blocked")
+                Outcome::Blocked(Box::new(order.row(config, None, time, reason)))
             }
         }
     }

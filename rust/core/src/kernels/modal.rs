@@ -7,7 +7,7 @@
 //! own [`profile`] chooses among them, from one bar for each.
 
 use super::{ProfileColumns, bar, setting};
-use crate::config::{ProfileSource, Tie};
+use crate::config::ProfileSource;
 use crate::error::Error;
 use crate::instrument::NANOS_PER_POINT;
 use crate::profile::{Histogram, MAX_TICKS, ProfileRule, profile, remainder_tick, tick_of};
@@ -490,5 +490,133 @@ fn position(price: i64, extremes: Extremes) -> f64 {
         0.5
     } else {
         (price - extremes.low) as f64 / (extremes.high - extremes.low) as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Tie;
+    use proptest::prelude::*;
+
+    const SOURCES: [ProfileSource; 3] =
+        [ProfileSource::Close, ProfileSource::CloseVolume, ProfileSource::RangeVolume];
+    const TIES: [Tie; 3] = [Tie::Middle, Tie::Earliest, Tie::Lowest];
+
+    /// Columns of bars: high, low, close, volume.
+    type Market = [Vec<i64>; 4];
+
+    fn columns(market: &Market) -> ProfileColumns<'_> {
+        let [high, low, close, volume] = market;
+        ProfileColumns { high, low, close, volume }
+    }
+
+    /// Compares every window with the engine's profile, and returns how many were tied and not.
+    fn compare(market: &Market, window: usize, rule: ProfileRule) -> (usize, usize) {
+        let columns = columns(market);
+        let found = rolling_modal_price(columns, window, rule).unwrap();
+        let bars = columns.bars();
+        let mut histogram = Histogram::default();
+        let mut seen = (0, 0);
+        for row in 0..columns.rows() {
+            let expected = (row + 1 >= window)
+                .then(|| &bars[row + 1 - window..=row])
+                .and_then(|bars| profile(&mut histogram, bars, 0, &[], rule));
+            let (price, tied, position) = match expected {
+                Some(expected) => {
+                    seen.0 += usize::from(expected.modal_tied);
+                    seen.1 += usize::from(!expected.modal_tied);
+                    let price = expected.modal_price as f64 / NANOS_PER_POINT;
+                    (price, expected.modal_tied, expected.modal_position)
+                }
+                None => (f64::NAN, false, f64::NAN),
+            };
+            let about = format!("row {row}, window {window}, {rule:?}");
+            assert_eq!(found.price[row].to_bits(), price.to_bits(), "price, {about}");
+            assert_eq!(found.tied[row], tied, "tied, {about}");
+            assert_eq!(found.position[row].to_bits(), position.to_bits(), "position, {about}");
+        }
+        seen
+    }
+
+    /// A walk in steps of `tick`, with `jump` now and then.
+    fn walk(rows: usize, tick: i64, jump: i64, volumes: u64, seed: u64) -> Market {
+        let mut state = seed;
+        let mut draw = |below: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            ((state >> 33) % below) as i64
+        };
+        let mut market: Market = Default::default();
+        let mut close = 4_000 * tick;
+        for _ in 0..rows {
+            let open = close;
+            close += tick * (draw(7) - 3) + if draw(40) == 0 { jump * (draw(3) - 1) } else { 0 };
+            let low = open.min(close) - tick * draw(3);
+            let bar = [open.max(close) + tick * draw(3), low, close, draw(volumes)];
+            for (column, value) in market.iter_mut().zip(bar) {
+                column.push(value);
+            }
+        }
+        market
+    }
+
+    #[test]
+    fn equals_the_profile_of_every_window_on_walks() {
+        let mut seen = (0, 0);
+        for (jump, volumes) in [(0, 6), (0, 5_000), (3_000, 40), (90_000, 900), (1 << 23, 9)] {
+            let market = walk(700, 250, jump * 250, volumes, 11 + jump as u64);
+            for source in SOURCES {
+                for tie in TIES {
+                    for window in [1, 2, 15, 64, 300] {
+                        let rule = ProfileRule { source, tie, tick: 250 };
+                        let (tied, clear) = compare(&market, window, rule);
+                        seen = (seen.0 + tied, seen.1 + clear);
+                    }
+                }
+            }
+        }
+        assert!(seen.0 > 10_000 && seen.1 > 10_000, "{seen:?}");
+    }
+
+    fn bars() -> impl Strategy<Value = Vec<(i64, i64, i64, i64)>> {
+        let price = prop_oneof![8 => -30_i64..30, 1 => -3_000_i64..3_000];
+        let volume = prop_oneof![1 => Just(0_i64), 6 => 0_i64..12, 2 => 0_i64..(1 << 32)];
+        prop::collection::vec((price.clone(), price.clone(), price, volume), 1..80)
+    }
+
+    proptest! {
+        #[test]
+        fn prop_equals_the_profile_of_every_window(
+            bars in bars(),
+            window in 1_usize..20,
+            source in 0_usize..3,
+            tie in 0_usize..3,
+            tick in 1_i64..5,
+        ) {
+            let mut market: Market = Default::default();
+            for (a, b, c, volume) in bars {
+                let mut sorted = [a, b, c];
+                sorted.sort_unstable();
+                for (column, value) in market.iter_mut().zip([sorted[2], sorted[0], sorted[1], volume]) {
+                    column.push(value);
+                }
+            }
+            compare(&market, window, ProfileRule { source: SOURCES[source], tie: TIES[tie], tick });
+        }
+    }
+
+    #[test]
+    fn refuses_a_bar_that_cannot_be_counted() {
+        for (column, value, name) in [(0, -1, "high"), (1, 9_000_000, "low"), (3, -1, "volume")] {
+            for row in [2, 40] {
+                let mut market = walk(50, 250, 0, 10, 3);
+                market[column][row] = value;
+                let rule =
+                    ProfileRule { source: ProfileSource::Close, tie: Tie::Lowest, tick: 250 };
+                let error = rolling_modal_price(columns(&market), 15, rule).unwrap_err();
+                let Error::Data(error) = error else { panic!("{error}") };
+                assert_eq!((error.row, error.column), (row, name));
+            }
+        }
     }
 }
