@@ -74,7 +74,12 @@ impl Account {
     }
 
     /// Applies the limits after a mark. Returns the reason when working orders must die.
-    pub fn limit(&mut self, config: &Config, time: i64, sink: &mut dyn Sink) -> Option<&'static str> {
+    pub fn limit(
+        &mut self,
+        config: &Config,
+        time: i64,
+        sink: &mut dyn Sink,
+    ) -> Option<&'static str> {
         let equity = self.last_mark;
         let risk = &config.risk;
         let past = |limit: Option<f64>, from: f64| {
@@ -88,7 +93,10 @@ impl Account {
         }
         let reason = if past(risk.daily_loss_pct, self.session_open) {
             Some("daily_loss")
-        } else if risk.max_consecutive_losses.is_some_and(|most| self.losses >= most) {
+        } else if risk
+            .max_consecutive_losses
+            .is_some_and(|most| self.losses >= most)
+        {
             Some("consecutive_losses")
         } else {
             None
@@ -102,7 +110,13 @@ impl Account {
     }
 
     /// Begins a session: a pause is served, and a halt ends when it may.
-    pub fn open_session(&mut self, config: &Config, time: i64, open_result: f64, sink: &mut dyn Sink) {
+    pub fn open_session(
+        &mut self,
+        config: &Config,
+        time: i64,
+        open_result: f64,
+        sink: &mut dyn Sink,
+    ) {
         self.session_open = self.balance + open_result;
         if self.paused {
             self.paused = false;

@@ -71,7 +71,10 @@ impl Days {
     pub fn replace(&mut self, count: DayCount) {
         let place = self.days.partition_point(|day| day.session < count.session);
         let good = self.is_good(&count, place);
-        let known = self.days.get(place).filter(|day| day.session == count.session);
+        let known = self
+            .days
+            .get(place)
+            .filter(|day| day.session == count.session);
         let day = Day {
             session: count.session,
             symbol: count.symbol,
@@ -116,8 +119,16 @@ impl Days {
     /// Returns the last good session's volume per minute.
     #[must_use]
     pub fn last_good(&self, bar_minutes: f64) -> Option<Usual> {
-        let day = self.days.iter().rev().find(|day| day.good).or(self.older_good.as_ref())?;
-        Some(Usual { per_minute: per_minute(day.volume, day.bars, bar_minutes), symbol: day.symbol })
+        let day = self
+            .days
+            .iter()
+            .rev()
+            .find(|day| day.good)
+            .or(self.older_good.as_ref())?;
+        Some(Usual {
+            per_minute: per_minute(day.volume, day.bars, bar_minutes),
+            symbol: day.symbol,
+        })
     }
 }
 
@@ -160,7 +171,12 @@ impl Slot {
     }
 
     fn take_back(&mut self, session: usize, counted: usize) {
-        let Some(share) = self.shares.back().copied().filter(|share| share.session == session) else {
+        let Some(share) = self
+            .shares
+            .back()
+            .copied()
+            .filter(|share| share.session == session)
+        else {
             return;
         };
         self.shares.pop_back();
@@ -193,7 +209,13 @@ impl TimeOfDay {
     /// `step` ns.
     #[must_use]
     pub fn new(counted: usize, fewest: usize, step: i64, width: i64) -> Self {
-        Self { slots: Vec::new(), counted, fewest, step, width }
+        Self {
+            slots: Vec::new(),
+            counted,
+            fewest,
+            step,
+            width,
+        }
     }
 
     /// Remembers a session that has ended; its bars are those on the tape from `from` on.
@@ -245,7 +267,10 @@ impl TimeOfDay {
             return None;
         }
         let symbol = slot.shares.back()?.symbol;
-        Some(Usual { per_minute: per_minute(slot.volume, slot.bars, bar_minutes), symbol })
+        Some(Usual {
+            per_minute: per_minute(slot.volume, slot.bars, bar_minutes),
+            symbol,
+        })
     }
 }
 
@@ -254,7 +279,13 @@ mod tests {
     use super::*;
 
     fn count(session: usize, bars: i64) -> DayCount {
-        DayCount { session, symbol: 0, volume: bars * 10, bars, scheduled_bars: 100 }
+        DayCount {
+            session,
+            symbol: 0,
+            volume: bars * 10,
+            bars,
+            scheduled_bars: 100,
+        }
     }
 
     #[test]
@@ -263,8 +294,14 @@ mod tests {
         days.push(count(0, 49));
         assert_eq!(days.last_good(1.0), None);
         days.push(count(1, 90));
-        days.push(DayCount { volume: 1, ..count(2, 50) });
-        assert_eq!(days.last_good(1.0).map(|usual| usual.per_minute), Some(10.0));
+        days.push(DayCount {
+            volume: 1,
+            ..count(2, 50)
+        });
+        assert_eq!(
+            days.last_good(1.0).map(|usual| usual.per_minute),
+            Some(10.0)
+        );
     }
 
     #[test]
@@ -272,17 +309,45 @@ mod tests {
         let mut days = Days::default();
         days.push(count(0, 100));
         days.push(count(1, 100));
-        days.replace(DayCount { symbol: 1, volume: 80, ..count(1, 80) });
-        assert_eq!(days.last_good(1.0), Some(Usual { per_minute: 1.0, symbol: 1 }));
-        days.replace(DayCount { symbol: 1, volume: 80, ..count(1, 79) });
-        assert_eq!(days.last_good(1.0), Some(Usual { per_minute: 10.0, symbol: 0 }));
+        days.replace(DayCount {
+            symbol: 1,
+            volume: 80,
+            ..count(1, 80)
+        });
+        assert_eq!(
+            days.last_good(1.0),
+            Some(Usual {
+                per_minute: 1.0,
+                symbol: 1
+            })
+        );
+        days.replace(DayCount {
+            symbol: 1,
+            volume: 80,
+            ..count(1, 79)
+        });
+        assert_eq!(
+            days.last_good(1.0),
+            Some(Usual {
+                per_minute: 10.0,
+                symbol: 0
+            })
+        );
     }
 
     #[test]
     fn a_slot_takes_back_its_newest_session() {
         let mut slot = Slot::default();
         for session in 0..4 {
-            slot.put(Share { session, symbol: 0, volume: 1 << session, bars: 1 }, 2);
+            slot.put(
+                Share {
+                    session,
+                    symbol: 0,
+                    volume: 1 << session,
+                    bars: 1,
+                },
+                2,
+            );
         }
         assert_eq!((slot.volume, slot.bars), (4 + 8, 2));
         slot.take_back(3, 2);

@@ -56,7 +56,11 @@ impl Limits {
             tick,
             on_tick: Divisor::new(tick),
             check_tick,
-            lowest_price: if allow_negative { -PRICE_LIMIT_NANOS + 1 } else { 1 },
+            lowest_price: if allow_negative {
+                -PRICE_LIMIT_NANOS + 1
+            } else {
+                1
+            },
             widest: tick.saturating_mul(MAX_RANGE_TICKS),
         }
     }
@@ -87,31 +91,66 @@ impl Limits {
             expected,
         };
         if bar.volume < 0 {
-            return error("volume", "negative volume", bar.volume.to_string(), "0 or more".to_owned());
+            return error(
+                "volume",
+                "negative volume",
+                bar.volume.to_string(),
+                "0 or more".to_owned(),
+            );
         }
         if bar.volume >= VOLUME_LIMIT {
-            return error("volume", "volume too large", bar.volume.to_string(), format!("below {VOLUME_LIMIT}"));
+            return error(
+                "volume",
+                "volume too large",
+                bar.volume.to_string(),
+                format!("below {VOLUME_LIMIT}"),
+            );
         }
         if !self.on_interval.divides(bar.start) {
             let expected = format!("a multiple of {} ns", self.interval);
-            return error("ts_event", "not on the grid of the interval", format!("{} ns", bar.start), expected);
+            return error(
+                "ts_event",
+                "not on the grid of the interval",
+                format!("{} ns", bar.start),
+                expected,
+            );
         }
-        let prices = [("open", bar.open), ("high", bar.high), ("low", bar.low), ("close", bar.close)];
+        let prices = [
+            ("open", bar.open),
+            ("high", bar.high),
+            ("low", bar.low),
+            ("close", bar.close),
+        ];
         for (column, price) in prices {
             if price == UNDEFINED_PRICE {
-                return error(column, "undefined price", "UNDEF_PRICE".to_owned(), "a price".to_owned());
+                return error(
+                    column,
+                    "undefined price",
+                    "UNDEF_PRICE".to_owned(),
+                    "a price".to_owned(),
+                );
             }
             if price < self.lowest_price {
                 let expected = "a price above 0, or instrument.allow_negative".to_owned();
                 return error(column, "price not allowed", points(price), expected);
             }
             if price >= PRICE_LIMIT_NANOS {
-                return error(column, "price too large", points(price), format!("below {}", points(PRICE_LIMIT_NANOS)));
+                return error(
+                    column,
+                    "price too large",
+                    points(price),
+                    format!("below {}", points(PRICE_LIMIT_NANOS)),
+                );
             }
         }
         if bar.high < bar.open.max(bar.close) {
             let expected = format!("at least {}", points(bar.open.max(bar.close)));
-            return error("high", "high below open or close", points(bar.high), expected);
+            return error(
+                "high",
+                "high below open or close",
+                points(bar.high),
+                expected,
+            );
         }
         if bar.low > bar.open.min(bar.close) {
             let expected = format!("at most {}", points(bar.open.min(bar.close)));
@@ -119,11 +158,19 @@ impl Limits {
         }
         for (column, price) in prices {
             if self.check_tick && !self.on_tick.divides(price) {
-                let expected = format!("a multiple of {}, or instrument.check_tick = false", points(self.tick));
+                let expected = format!(
+                    "a multiple of {}, or instrument.check_tick = false",
+                    points(self.tick)
+                );
                 return error(column, "price off the tick grid", points(price), expected);
             }
         }
-        error("high", "bar too wide", points(bar.high - bar.low), format!("at most {}", points(self.widest)))
+        error(
+            "high",
+            "bar too wide",
+            points(bar.high - bar.low),
+            format!("at most {}", points(self.widest)),
+        )
     }
 }
 
@@ -226,10 +273,18 @@ impl Checker {
             return Err(self.out_of_order(row, bar, self.last_context_start));
         }
         self.last_context_start = bar.start;
-        Ok(sessions.holding(bar.start).map_or(Place::Outside, Place::Session))
+        Ok(sessions
+            .holding(bar.start)
+            .map_or(Place::Outside, Place::Session))
     }
 
-    fn enter_session(&mut self, row: usize, session: usize, limits: &Limits, sessions: &Sessions) -> Result<(), DataError> {
+    fn enter_session(
+        &mut self,
+        row: usize,
+        session: usize,
+        limits: &Limits,
+        sessions: &Sessions,
+    ) -> Result<(), DataError> {
         let table = sessions.all();
         let open = table[session].open;
         if !limits.on_interval.divides(open) {
@@ -252,7 +307,8 @@ impl Checker {
             Some((known, other)) if known == session && other != symbol => Err(DataError {
                 row,
                 column: "symbol",
-                problem: "more than one symbol in one session; choose one, or a front contract".to_owned(),
+                problem: "more than one symbol in one session; choose one, or a front contract"
+                    .to_owned(),
                 found: format!("symbol {symbol}"),
                 expected: format!("symbol {other}"),
             }),

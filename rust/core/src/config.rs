@@ -801,10 +801,26 @@ impl Config {
     /// Checks what no single range can say.
     fn check(&self) -> Result<(), ConfigError> {
         let orders: [(&str, i64, i64); 4] = [
-            ("profile.end_minute", self.profile.start_minute, self.profile.end_minute),
-            ("momentum.end_minute", self.momentum.start_minute, self.momentum.end_minute),
-            ("volatility.minutes", self.volatility.min_minutes - 1, self.volatility.minutes),
-            ("volatility.atr_minutes", self.volatility.atr_min_minutes - 1, self.volatility.atr_minutes),
+            (
+                "profile.end_minute",
+                self.profile.start_minute,
+                self.profile.end_minute,
+            ),
+            (
+                "momentum.end_minute",
+                self.momentum.start_minute,
+                self.momentum.end_minute,
+            ),
+            (
+                "volatility.minutes",
+                self.volatility.min_minutes - 1,
+                self.volatility.minutes,
+            ),
+            (
+                "volatility.atr_minutes",
+                self.volatility.atr_min_minutes - 1,
+                self.volatility.atr_minutes,
+            ),
         ];
         for (field, low, high) in orders {
             if high <= low {
@@ -822,7 +838,10 @@ impl Config {
             return Err(contradiction(
                 "signal.long_threshold",
                 self.signal.long_threshold,
-                format!("below signal.short_threshold, {}", self.signal.short_threshold),
+                format!(
+                    "below signal.short_threshold, {}",
+                    self.signal.short_threshold
+                ),
             ));
         }
         Ok(())

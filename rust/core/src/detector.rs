@@ -211,7 +211,9 @@ impl Detector {
     /// Returns the session under way and its index.
     #[must_use]
     pub fn session(&self) -> Option<(usize, &Session)> {
-        self.today.as_ref().map(|today| (today.index, &today.session))
+        self.today
+            .as_ref()
+            .map(|today| (today.index, &today.session))
     }
 
     /// Returns the counts.
@@ -278,7 +280,8 @@ impl Detector {
     /// Ends the session and remembers its volume.
     pub fn close_session(&mut self, config: &Config) {
         if let Some(today) = self.today.take() {
-            self.days.push(self.count(today.index, &today.session, today.first));
+            self.days
+                .push(self.count(today.index, &today.session, today.first));
             self.remember_slots(today.index, &today.session, today.first, config);
         }
     }
@@ -295,28 +298,47 @@ impl Detector {
 
     fn remember_slots(&mut self, index: usize, session: &Session, first: usize, config: &Config) {
         if config.baseline.mode == BaselineMode::TimeOfDay {
-            self.time_of_day.push(index, session, self.symbol, &self.tape, first);
+            self.time_of_day
+                .push(index, session, self.symbol, &self.tape, first);
         }
     }
 
     /// Takes a bar of the incoming contract's last session.
-    pub fn push_context(&mut self, bar: &BarInput, index: usize, session: &Session, config: &Config) {
+    pub fn push_context(
+        &mut self,
+        bar: &BarInput,
+        index: usize,
+        session: &Session,
+        config: &Config,
+    ) {
         let starts_stretch = self.context.is_none();
-        if self.context.as_ref().is_none_or(|context| context.index != index) {
+        if self
+            .context
+            .as_ref()
+            .is_none_or(|context| context.index != index)
+        {
             self.close_context(config);
-            self.context = Some(Context { index, session: session.clone(), first: self.tape.len() });
+            self.context = Some(Context {
+                index,
+                session: session.clone(),
+                first: self.tape.len(),
+            });
         }
         if starts_stretch {
             self.rolling_first = self.tape.len();
         }
-        let follows = self.context.as_ref().is_some_and(|context| context.first < self.tape.len());
+        let follows = self
+            .context
+            .as_ref()
+            .is_some_and(|context| context.first < self.tape.len());
         self.tape.push(bar, follows);
     }
 
     /// Ends a context session, which takes the old contract's place in the baselines.
     fn close_context(&mut self, config: &Config) {
         if let Some(context) = self.context.take() {
-            self.days.replace(self.count(context.index, &context.session, context.first));
+            self.days
+                .replace(self.count(context.index, &context.session, context.first));
             self.time_of_day.take_back(context.index);
             self.remember_slots(context.index, &context.session, context.first, config);
         }
@@ -338,8 +360,15 @@ impl Detector {
         }
         if !self.waiting_trades.is_empty() {
             let (from, to) = (bar.start, bar.start + self.rules.interval);
-            let held = self.waiting_trades.iter().filter(|(time, ..)| (from..to).contains(time));
-            self.trades.extend(held.map(|&(_, price, size)| TradedAt { bar: index, price, size }));
+            let held = self
+                .waiting_trades
+                .iter()
+                .filter(|(time, ..)| (from..to).contains(time));
+            self.trades.extend(held.map(|&(_, price, size)| TradedAt {
+                bar: index,
+                price,
+                size,
+            }));
             self.waiting_trades.retain(|(time, ..)| *time >= to);
         }
     }
@@ -347,7 +376,9 @@ impl Detector {
     /// Returns whether a bar between two windows is only put on the tape.
     #[must_use]
     pub fn is_plain(&self, config: &Config) -> bool {
-        self.today.is_some() && config.cluster.frame == Frame::Aligned && self.waiting_trades.is_empty()
+        self.today.is_some()
+            && config.cluster.frame == Frame::Aligned
+            && self.waiting_trades.is_empty()
     }
 
     /// Takes a bar that is only put on the tape, as [`Self::is_plain`] says.
@@ -373,12 +404,21 @@ impl Detector {
         for stretch in &mut self.stretches {
             stretch.0 = stretch.0.saturating_sub(gone);
         }
-        let current = self.stretches.iter().rposition(|stretch| stretch.0 == 0).unwrap_or(0);
+        let current = self
+            .stretches
+            .iter()
+            .rposition(|stretch| stretch.0 == 0)
+            .unwrap_or(0);
         self.stretches.drain(..current);
     }
 
     /// Judges the window that is due, and returns the signal it armed.
-    pub fn judge(&mut self, judging: Judging, config: &Config, sink: &mut dyn Sink) -> Option<Armed> {
+    pub fn judge(
+        &mut self,
+        judging: Judging,
+        config: &Config,
+        sink: &mut dyn Sink,
+    ) -> Option<Armed> {
         let window = self.next_window(config)?;
         self.counts.windows += 1;
         let today = self.today.as_ref()?;
@@ -423,12 +463,18 @@ impl Detector {
         if start >= today.judged_until {
             today.low = today.high;
         }
-        today.low += bars[today.low..].iter().take_while(|bar| bar.start < start).count();
+        today.low += bars[today.low..]
+            .iter()
+            .take_while(|bar| bar.start < start)
+            .count();
         today.high = today.high.max(today.low);
         if bars.last().is_some_and(|bar| bar.start < end) {
             today.high = bars.len();
         } else {
-            today.high += bars[today.high..].iter().take_while(|bar| bar.start < end).count();
+            today.high += bars[today.high..]
+                .iter()
+                .take_while(|bar| bar.start < end)
+                .count();
         }
         today.judged_until = end;
         Some(start)
@@ -451,15 +497,15 @@ impl Detector {
                 let from = low.checked_sub(self.rules.rolling_bars)?;
                 (from >= self.rolling_first).then(|| over(from, self.symbol_at(from)))
             }
-            BaselineMode::SessionToDate => {
-                (low - today.first >= self.rules.to_date_bars).then(|| over(today.first, self.symbol))
-            }
-            BaselineMode::TimeOfDay => {
-                self.time_of_day.usual(window - today.session.open, self.rules.bar_minutes)
-            }
-            BaselineMode::Fixed => {
-                Some(Usual { per_minute: config.baseline.value, symbol: self.symbol })
-            }
+            BaselineMode::SessionToDate => (low - today.first >= self.rules.to_date_bars)
+                .then(|| over(today.first, self.symbol)),
+            BaselineMode::TimeOfDay => self
+                .time_of_day
+                .usual(window - today.session.open, self.rules.bar_minutes),
+            BaselineMode::Fixed => Some(Usual {
+                per_minute: config.baseline.value,
+                symbol: self.symbol,
+            }),
         }
     }
 
@@ -482,9 +528,15 @@ impl Detector {
     ) -> Option<Cluster> {
         let today = self.today.as_ref()?;
         let bars = &self.tape.bars()[today.low..today.high];
-        let profile_from = self.tape.first_at_or_after(today.first, window + self.rules.profile.0);
-        let profile_to = self.tape.first_at_or_after(profile_from, window + self.rules.profile.1);
-        let traded_from = self.trades.partition_point(|trade| trade.bar < profile_from);
+        let profile_from = self
+            .tape
+            .first_at_or_after(today.first, window + self.rules.profile.0);
+        let profile_to = self
+            .tape
+            .first_at_or_after(profile_from, window + self.rules.profile.1);
+        let traded_from = self
+            .trades
+            .partition_point(|trade| trade.bar < profile_from);
         let traded_to = self.trades.partition_point(|trade| trade.bar < profile_to);
         let profile = profile(
             &mut self.histogram,
@@ -520,8 +572,12 @@ impl Detector {
     }
 
     fn momentum(&self, window: i64, session_first: usize) -> Option<f64> {
-        let from = self.tape.first_at_or_after(session_first, window + self.rules.momentum.0);
-        let to = self.tape.first_at_or_after(from, window + self.rules.momentum.1);
+        let from = self
+            .tape
+            .first_at_or_after(session_first, window + self.rules.momentum.0);
+        let to = self
+            .tape
+            .first_at_or_after(from, window + self.rules.momentum.1);
         if to - from < 2 {
             return None;
         }
@@ -559,11 +615,22 @@ impl Detector {
             row.reason = "no_profile";
             return None;
         };
-        let rank = rank(&today.ranked, row.decision_time, row.volume_ratio, rules.rank_span);
+        let rank = rank(
+            &today.ranked,
+            row.decision_time,
+            row.volume_ratio,
+            rules.rank_span,
+        );
         today.ranked.push((row.decision_time, row.volume_ratio));
         let direction = direction(&config.signal, position);
         let strength = direction.map(|direction| {
-            strength(&config.signal, direction, position, row.volume_ratio, row.momentum)
+            strength(
+                &config.signal,
+                direction,
+                position,
+                row.volume_ratio,
+                row.momentum,
+            )
         });
         row.rank = Some(rank);
         row.direction = Some(direction.map_or("none", |direction| direction.word()));
@@ -580,7 +647,11 @@ impl Detector {
             row.reason = "weak";
             return None;
         }
-        if config.rank.max_per_session.is_some_and(|most| today.armed >= most) {
+        if config
+            .rank
+            .max_per_session
+            .is_some_and(|most| today.armed >= most)
+        {
             row.reason = "max_per_session";
             return None;
         }
@@ -602,7 +673,11 @@ impl Detector {
             rank,
             momentum: row.momentum,
             strength,
-            hours_end: if config.hours.bind_entries { hours_end } else { NEVER },
+            hours_end: if config.hours.bind_entries {
+                hours_end
+            } else {
+                NEVER
+            },
             new_york_hour: session.new_york_hour(row.decision_time),
         })
     }

@@ -186,7 +186,12 @@ impl Engine {
         };
         let state = State::new(&rules);
         let sessions = Sessions::new(on_grid(sessions.all().to_vec(), interval))?;
-        Ok(Self { rules, sessions, symbols: Vec::new(), state })
+        Ok(Self {
+            rules,
+            sessions,
+            symbols: Vec::new(),
+            state,
+        })
     }
 
     /// Forgets everything but configuration, sessions and symbols.
@@ -238,7 +243,9 @@ impl Engine {
     /// # Errors
     /// When they overlap or contradict what is known.
     pub fn extend_sessions(&mut self, sessions: Vec<Session>) -> Result<(), Error> {
-        Ok(self.sessions.extend(on_grid(sessions, self.rules.interval))?)
+        Ok(self
+            .sessions
+            .extend(on_grid(sessions, self.rules.interval))?)
     }
 
     /// Takes one bar.
@@ -246,7 +253,12 @@ impl Engine {
     /// # Errors
     /// When the bar is refused; the engine is then as it was.
     pub fn step(&mut self, step: &Step, sink: &mut dyn Sink) -> Result<(), Error> {
-        let Self { rules, sessions, symbols, state } = self;
+        let Self {
+            rules,
+            sessions,
+            symbols,
+            state,
+        } = self;
         let place = state
             .check(step, &rules.limits, sessions)
             .map_err(|error| named(error, symbols))?;
@@ -265,7 +277,12 @@ impl Engine {
         mut stop: impl FnMut() -> bool,
     ) -> Result<(), Error> {
         columns.check_lengths()?;
-        let Self { rules, sessions, symbols, state } = self;
+        let Self {
+            rules,
+            sessions,
+            symbols,
+            state,
+        } = self;
         let before = state.clone();
         let done = state.take_all(columns, rules, sessions, symbols, frames, &mut stop);
         done.map_err(|error| {
@@ -293,7 +310,14 @@ impl Engine {
         let mut checker = self.state.checker.clone();
         checker.forget_symbol();
         let refused = checker.check(0, &bar, 0, &self.rules.limits, &self.sessions);
-        refused.map_err(|error| DataError { column: if error.column == "open" { "price" } else { error.column }, ..error })?;
+        refused.map_err(|error| DataError {
+            column: if error.column == "open" {
+                "price"
+            } else {
+                error.column
+            },
+            ..error
+        })?;
         if size <= 0 {
             return Err(Error::Data(DataError {
                 row: 0,
@@ -312,14 +336,21 @@ impl Engine {
     /// Says that every interval that ends at or before `time` is closed.
     pub fn advance(&mut self, time: i64, sink: &mut dyn Sink) {
         let time = time.div_euclid(self.rules.interval) * self.rules.interval;
-        let Self { rules, sessions: _, symbols, state } = self;
+        let Self {
+            rules,
+            sessions: _,
+            symbols,
+            state,
+        } = self;
         state.advance(time, rules, symbols, sink);
     }
 
     /// Ends halt and pause at the operator's word.
     pub fn reset_halt(&mut self, sink: &mut dyn Sink) {
         let time = self.state.trader.last_end().max(self.state.advanced);
-        self.state.trader.reset_halt(time, &self.rules.instrument, sink);
+        self.state
+            .trader
+            .reset_halt(time, &self.rules.instrument, sink);
     }
 
     /// Closes the last bar's interval and writes the rows of trades that are still open.
@@ -327,7 +358,9 @@ impl Engine {
         if self.state.counts.bars > 0 {
             self.advance(self.state.trader.last_end(), sink);
         }
-        self.state.trader.open_trades(&self.rules.config, &self.rules.instrument, sink);
+        self.state
+            .trader
+            .open_trades(&self.rules.config, &self.rules.instrument, sink);
     }
 }
 
@@ -345,10 +378,20 @@ fn named(error: DataError, symbols: &[String]) -> Error {
         return Error::Data(error);
     }
     let name = |text: &str| {
-        let number = text.rsplit(' ').next().and_then(|number| number.parse::<usize>().ok());
-        number.and_then(|number| symbols.get(number)).cloned().unwrap_or_else(|| text.to_owned())
+        let number = text
+            .rsplit(' ')
+            .next()
+            .and_then(|number| number.parse::<usize>().ok());
+        number
+            .and_then(|number| symbols.get(number))
+            .cloned()
+            .unwrap_or_else(|| text.to_owned())
     };
-    Error::Data(DataError { found: name(&error.found), expected: name(&error.expected), ..error })
+    Error::Data(DataError {
+        found: name(&error.found),
+        expected: name(&error.expected),
+        ..error
+    })
 }
 
 /// Walks over the stretches of symbols.
@@ -361,16 +404,19 @@ struct Stretch {
 impl Stretch {
     /// Returns the row at which the next stretch begins.
     fn end(&self, columns: &Columns) -> usize {
-        columns.stretches.get(self.next).map_or(columns.start.len(), |stretch| stretch.0)
+        columns
+            .stretches
+            .get(self.next)
+            .map_or(columns.start.len(), |stretch| stretch.0)
     }
 
     #[inline]
     fn step(&mut self, columns: &Columns, row: usize) -> Step {
-        if let Some(&(first, symbol)) = columns.stretches.get(self.next) {
-            if first == row {
-                self.symbol = symbol;
-                self.next += 1;
-            }
+        if let Some(&(first, symbol)) = columns.stretches.get(self.next)
+            && first == row
+        {
+            self.symbol = symbol;
+            self.next += 1;
         }
         Step {
             bar: columns.bar(row),
@@ -386,7 +432,12 @@ impl State {
         let keep = Trader::reach(&rules.config, rules.interval) + 1;
         Self {
             checker: Checker::default(),
-            detector: Detector::new(&rules.config, rules.interval, rules.instrument.tick_nanos, keep),
+            detector: Detector::new(
+                &rules.config,
+                rules.interval,
+                rules.instrument.tick_nanos,
+                keep,
+            ),
             trader: Trader::new(&rules.config, &rules.instrument, rules.interval),
             counts: BarCounts::default(),
             symbol: None,
@@ -398,7 +449,12 @@ impl State {
     }
 
     /// Checks a bar; a refusal leaves no trace.
-    fn check(&mut self, step: &Step, limits: &Limits, sessions: &Sessions) -> Result<Place, DataError> {
+    fn check(
+        &mut self,
+        step: &Step,
+        limits: &Limits,
+        sessions: &Sessions,
+    ) -> Result<Place, DataError> {
         let before = self.checker.clone();
         let checked = self.place(0, step, limits, sessions);
         if checked.is_err() {
@@ -408,11 +464,18 @@ impl State {
     }
 
     #[inline]
-    fn place(&mut self, row: usize, step: &Step, limits: &Limits, sessions: &Sessions) -> Result<Place, DataError> {
+    fn place(
+        &mut self,
+        row: usize,
+        step: &Step,
+        limits: &Limits,
+        sessions: &Sessions,
+    ) -> Result<Place, DataError> {
         if step.context {
             self.checker.check_context(row, &step.bar, limits, sessions)
         } else {
-            self.checker.check(row, &step.bar, step.symbol, limits, sessions)
+            self.checker
+                .check(row, &step.bar, step.symbol, limits, sessions)
         }
     }
 
@@ -450,7 +513,11 @@ impl State {
     /// Takes the bars from `from` on that can change nothing but the last price, and returns how
     /// many there were. They pass the same checks as any other.
     fn take_quiet(&mut self, columns: &Columns, from: usize, to: usize, rules: &Rules) -> usize {
-        if from >= to || columns.context.is_some() || !self.trader.is_idle() || !self.detector.is_plain(&rules.config) {
+        if from >= to
+            || columns.context.is_some()
+            || !self.trader.is_idle()
+            || !self.detector.is_plain(&rules.config)
+        {
             return 0;
         }
         let start = &columns.start[from..to];
@@ -463,8 +530,17 @@ impl State {
         let mut not_after = self.checker.not_after();
         let mut last = None;
         let prices = open.iter().zip(high).zip(low).zip(close);
-        for ((&start, ((((&open, &high), &low), &close), &volume)), rows) in start.iter().zip(prices.zip(volume)).zip(1..) {
-            let bar = BarInput { start, open, high, low, close, volume };
+        for ((&start, ((((&open, &high), &low), &close), &volume)), rows) in
+            start.iter().zip(prices.zip(volume)).zip(1..)
+        {
+            let bar = BarInput {
+                start,
+                open,
+                high,
+                low,
+                close,
+                volume,
+            };
             if start >= before || start <= not_after || volume == 0 || !rules.limits.accepts(&bar) {
                 break;
             }
@@ -494,7 +570,9 @@ impl State {
         match place {
             Place::Empty => self.counts.zero_volume += 1,
             Place::Outside => self.counts.outside_session += 1,
-            Place::Session(session) if step.context => self.take_context(step, session, rules, sessions, symbols, sink),
+            Place::Session(session) if step.context => {
+                self.take_context(step, session, rules, sessions, symbols, sink)
+            }
             Place::Session(session) => {
                 self.counts.bars += 1;
                 self.process(step, session, rules, sessions, symbols, sink);
@@ -518,7 +596,8 @@ impl State {
             self.change_symbol(step.symbol, rules, sink);
             self.in_context = true;
         }
-        self.detector.push_context(&step.bar, session, table, &rules.config);
+        self.detector
+            .push_context(&step.bar, session, table, &rules.config);
     }
 
     fn change_symbol(&mut self, symbol: u32, rules: &Rules, sink: &mut dyn Sink) {
@@ -526,7 +605,8 @@ impl State {
             return;
         }
         if self.symbol.is_some_and(|known| known != symbol) {
-            self.trader.leave_stale(&rules.config, &rules.instrument, sink);
+            self.trader
+                .leave_stale(&rules.config, &rules.instrument, sink);
         }
         self.symbol = Some(symbol);
         self.detector.change_symbol(symbol);
@@ -570,17 +650,43 @@ impl State {
     }
 
     /// The order of work of a bar in which something is pending, working or open.
-    fn work(&mut self, bar: &BarInput, actionable: bool, end: i64, rules: &Rules, symbols: &[String], sink: &mut dyn Sink) {
-        let surroundings = market(&self.detector, self.symbol, self.session_close, rules, symbols);
+    fn work(
+        &mut self,
+        bar: &BarInput,
+        actionable: bool,
+        end: i64,
+        rules: &Rules,
+        symbols: &[String],
+        sink: &mut dyn Sink,
+    ) {
+        let surroundings = market(
+            &self.detector,
+            self.symbol,
+            self.session_close,
+            rules,
+            symbols,
+        );
         self.trader.at_open(bar, surroundings, sink);
         self.schedule(rules);
         if self.next_due < end {
             self.fall_due(end - 1, rules, symbols, sink);
         }
-        let surroundings = market(&self.detector, self.symbol, self.session_close, rules, symbols);
+        let surroundings = market(
+            &self.detector,
+            self.symbol,
+            self.session_close,
+            rules,
+            symbols,
+        );
         self.trader.inside(bar, surroundings, sink);
         self.detector.push(bar, &rules.config);
-        let surroundings = market(&self.detector, self.symbol, self.session_close, rules, symbols);
+        let surroundings = market(
+            &self.detector,
+            self.symbol,
+            self.session_close,
+            rules,
+            symbols,
+        );
         self.trader.at_end(bar, surroundings, sink);
         self.trader.retest(bar, actionable, surroundings, sink);
         self.schedule(rules);
@@ -597,9 +703,18 @@ impl State {
         sink: &mut dyn Sink,
     ) {
         while self.detector.due(&rules.config) <= instant {
-            let judging = Judging { instant, last_confirmed: self.trader.last_confirmed() };
+            let judging = Judging {
+                instant,
+                last_confirmed: self.trader.last_confirmed(),
+            };
             if let Some(armed) = self.detector.judge(judging, &rules.config, sink) {
-                let surroundings = market(&self.detector, self.symbol, self.session_close, rules, symbols);
+                let surroundings = market(
+                    &self.detector,
+                    self.symbol,
+                    self.session_close,
+                    rules,
+                    symbols,
+                );
                 self.trader.arm(armed, bar, actionable, surroundings, sink);
             }
         }
@@ -619,7 +734,13 @@ impl State {
         self.change_symbol(step.symbol, rules, sink);
         self.detector.open_session(session, table, &rules.config);
         self.session_close = table.close;
-        let surroundings = market(&self.detector, self.symbol, self.session_close, rules, symbols);
+        let surroundings = market(
+            &self.detector,
+            self.symbol,
+            self.session_close,
+            rules,
+            symbols,
+        );
         self.trader.open_session(step.bar.start, surroundings, sink);
         self.schedule(rules);
         if self.next_due <= step.bar.start {
@@ -645,8 +766,14 @@ impl State {
     /// Finds the instant of the next thing that falls due.
     #[inline]
     fn schedule(&mut self, rules: &Rules) {
-        let close = if self.session_close == i64::MIN { NEVER } else { self.session_close };
-        self.next_due = close.min(self.detector.due(&rules.config)).min(self.trader.due());
+        let close = if self.session_close == i64::MIN {
+            NEVER
+        } else {
+            self.session_close
+        };
+        self.next_due = close
+            .min(self.detector.due(&rules.config))
+            .min(self.trader.due());
     }
 
     fn advance(&mut self, time: i64, rules: &Rules, symbols: &[String], sink: &mut dyn Sink) {
@@ -672,7 +799,9 @@ fn market<'a>(
         instrument: &rules.instrument,
         tape: detector.tape(),
         symbol_first: detector.symbol_first(),
-        symbol_name: symbol.and_then(|symbol| symbols.get(symbol as usize)).map_or("", String::as_str),
+        symbol_name: symbol
+            .and_then(|symbol| symbols.get(symbol as usize))
+            .map_or("", String::as_str),
         session: detector.session().map_or(usize::MAX, |(index, _)| index),
         session_close,
     }

@@ -38,16 +38,35 @@ impl Instrument {
         self.commission = settings.commission.unwrap_or(self.commission);
         self.margin = settings.margin.or(self.margin);
         if !(1..=1_000_000_000_000_000).contains(&self.tick_nanos) {
-            return Err(refuse("instrument.tick_size", self.tick_nanos, "1e-9 to 1e6 points"));
+            return Err(refuse(
+                "instrument.tick_size",
+                self.tick_nanos,
+                "1e-9 to 1e6 points",
+            ));
         }
         if !(self.point_value.is_finite() && self.point_value > 0.0) {
-            return Err(refuse("instrument.point_value", self.point_value, "above 0"));
+            return Err(refuse(
+                "instrument.point_value",
+                self.point_value,
+                "above 0",
+            ));
         }
         if !(self.commission.is_finite() && self.commission >= 0.0) {
-            return Err(refuse("instrument.commission", self.commission, "0 or more"));
+            return Err(refuse(
+                "instrument.commission",
+                self.commission,
+                "0 or more",
+            ));
         }
-        if self.margin.is_some_and(|margin| !(margin.is_finite() && margin >= 0.0)) {
-            return Err(refuse("instrument.margin", self.margin.unwrap_or(0.0), "0 or more"));
+        if self
+            .margin
+            .is_some_and(|margin| !(margin.is_finite() && margin >= 0.0))
+        {
+            return Err(refuse(
+                "instrument.margin",
+                self.margin.unwrap_or(0.0),
+                "0 or more",
+            ));
         }
         Ok(self)
     }
@@ -85,7 +104,11 @@ impl Divisor {
         for _ in 0..6 {
             inverse = inverse.wrapping_mul(2u64.wrapping_sub(odd.wrapping_mul(inverse)));
         }
-        Self { inverse, shift, limit: u64::MAX / divisor }
+        Self {
+            inverse,
+            shift,
+            limit: u64::MAX / divisor,
+        }
     }
 
     /// Returns whether the number is a multiple.
@@ -105,11 +128,25 @@ mod tests {
 
     #[test]
     fn divisor_agrees_with_remainder() {
-        for divisor in [1, 2, 3, 5, 7, 250_000_000, 100_000_000, 10_000_000, 60_000_000_000] {
+        for divisor in [
+            1,
+            2,
+            3,
+            5,
+            7,
+            250_000_000,
+            100_000_000,
+            10_000_000,
+            60_000_000_000,
+        ] {
             let quick = Divisor::new(divisor);
             for number in -1000..1000 {
                 for number in [number, number * divisor, number * divisor + 1] {
-                    assert_eq!(quick.divides(number), number % divisor == 0, "{number} {divisor}");
+                    assert_eq!(
+                        quick.divides(number),
+                        number % divisor == 0,
+                        "{number} {divisor}"
+                    );
                 }
             }
         }

@@ -65,21 +65,49 @@ impl ProfileColumns<'_> {
             }
         }
         if high < close {
-            return error(row, "high", "high below close", high, format!("at least {close}"));
+            return error(
+                row,
+                "high",
+                "high below close",
+                high,
+                format!("at least {close}"),
+            );
         }
-        error(row, "low", "low above close", low, format!("at most {close}"))
+        error(
+            row,
+            "low",
+            "low above close",
+            low,
+            format!("at most {close}"),
+        )
     }
 
     fn bars(&self) -> Vec<Bar> {
         (0..self.rows())
-            .map(|row| bar(self.low[row], self.high[row], self.close[row], self.volume[row]))
+            .map(|row| {
+                bar(
+                    self.low[row],
+                    self.high[row],
+                    self.close[row],
+                    self.volume[row],
+                )
+            })
             .collect()
     }
 }
 
 /// Returns a bar as a profile sees it.
 fn bar(low: i64, high: i64, close: i64, volume: i64) -> Bar {
-    Bar { start: 0, open: close, high, low, close, volume, volume_before: 0, follows: false }
+    Bar {
+        start: 0,
+        open: close,
+        high,
+        low,
+        close,
+        volume,
+        volume_before: 0,
+        follows: false,
+    }
 }
 
 /// Returns the histogram of some bars and what it says, which is nothing when nothing traded or
@@ -110,7 +138,13 @@ fn accepts_volume(volume: i64) -> bool {
 }
 
 fn refuse_volume(row: usize, volume: i64) -> DataError {
-    error(row, "volume", "volume not allowed", volume, format!("0 or more, below {VOLUME_LIMIT}"))
+    error(
+        row,
+        "volume",
+        "volume not allowed",
+        volume,
+        format!("0 or more, below {VOLUME_LIMIT}"),
+    )
 }
 
 fn check_volumes(volume: &[i64]) -> Result<(), DataError> {
@@ -124,7 +158,13 @@ fn check_length(column: &'static str, found: usize, rows: usize) -> Result<(), D
     if found == rows {
         return Ok(());
     }
-    Err(error(found.min(rows), column, "columns differ in length", found as i64, rows.to_string()))
+    Err(error(
+        found.min(rows),
+        column,
+        "columns differ in length",
+        found as i64,
+        rows.to_string(),
+    ))
 }
 
 /// Checks that every bar starts after the one before it.
@@ -133,7 +173,13 @@ fn check_order(start: &[i64]) -> Result<(), DataError> {
         return Ok(());
     };
     let expected = format!("after {} ns", start[row]);
-    Err(error(row + 1, "ts_event", "not after the bar before it", start[row + 1], expected))
+    Err(error(
+        row + 1,
+        "ts_event",
+        "not after the bar before it",
+        start[row + 1],
+        expected,
+    ))
 }
 
 /// Checks that a session ends with a bar. The engine moves an uneven close to the grid; a kernel
@@ -154,7 +200,12 @@ fn check_interval(interval: i64) -> Result<(), ConfigError> {
     if interval > 0 {
         return Ok(());
     }
-    Err(setting("interval", "not a length of time", interval, "above 0 ns"))
+    Err(setting(
+        "interval",
+        "not a length of time",
+        interval,
+        "above 0 ns",
+    ))
 }
 
 fn setting(field: &str, problem: &str, found: impl ToString, expected: &str) -> ConfigError {
@@ -166,6 +217,18 @@ fn setting(field: &str, problem: &str, found: impl ToString, expected: &str) -> 
     }
 }
 
-fn error(row: usize, column: &'static str, problem: &str, found: i64, expected: String) -> DataError {
-    DataError { row, column, problem: problem.to_owned(), found: found.to_string(), expected }
+fn error(
+    row: usize,
+    column: &'static str,
+    problem: &str,
+    found: i64,
+    expected: String,
+) -> DataError {
+    DataError {
+        row,
+        column,
+        problem: problem.to_owned(),
+        found: found.to_string(),
+        expected,
+    }
 }

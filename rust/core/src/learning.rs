@@ -62,16 +62,29 @@ impl Learning {
     /// Remembers a trade that ended.
     pub fn remember(&mut self, context: Option<i64>, exit_time: i64, net: f64, net_return: f64) {
         let record = self.records.entry(context.unwrap_or(0)).or_default();
-        let outcome = Outcome { exit_time, win: net > 0.0, return_pct: net_return * 100.0 };
+        let outcome = Outcome {
+            exit_time,
+            win: net > 0.0,
+            return_pct: net_return * 100.0,
+        };
         record.wins += u64::from(outcome.win);
         record.return_pct += outcome.return_pct;
         record.outcomes.push(outcome);
     }
 
     /// Returns what the record of a context says now.
-    pub fn assess(&mut self, settings: &LearningSettings, context: Option<i64>, now: i64) -> Assessment {
+    pub fn assess(
+        &mut self,
+        settings: &LearningSettings,
+        context: Option<i64>,
+        now: i64,
+    ) -> Assessment {
         let (trades, wins, return_pct) = self.tally(settings, context, now);
-        let mut assessment = Assessment { context, multiplier: 1.0, posterior: None };
+        let mut assessment = Assessment {
+            context,
+            multiplier: 1.0,
+            posterior: None,
+        };
         if settings.mode == LearningMode::Off {
             return assessment;
         }
@@ -101,7 +114,12 @@ impl Learning {
         assessment
     }
 
-    fn tally(&self, settings: &LearningSettings, context: Option<i64>, now: i64) -> (u64, u64, f64) {
+    fn tally(
+        &self,
+        settings: &LearningSettings,
+        context: Option<i64>,
+        now: i64,
+    ) -> (u64, u64, f64) {
         let Some(record) = self.records.get(&context.unwrap_or(0)) else {
             return (0, 0, 0.0);
         };
@@ -109,9 +127,16 @@ impl Learning {
             return (record.outcomes.len() as u64, record.wins, record.return_pct);
         };
         let from = now - days * DAY_NS;
-        let recent = record.outcomes.iter().filter(|outcome| outcome.exit_time >= from);
+        let recent = record
+            .outcomes
+            .iter()
+            .filter(|outcome| outcome.exit_time >= from);
         recent.fold((0, 0, 0.0), |(trades, wins, sum), outcome| {
-            (trades + 1, wins + u64::from(outcome.win), sum + outcome.return_pct)
+            (
+                trades + 1,
+                wins + u64::from(outcome.win),
+                sum + outcome.return_pct,
+            )
         })
     }
 

@@ -60,14 +60,23 @@ pub enum Fill {
 impl Placed {
     /// Returns the fill at a bar's open.
     #[must_use]
-    pub fn fill_at_open(&self, bar: &BarInput, config: &Config, instrument: &Instrument) -> Option<Fill> {
+    pub fn fill_at_open(
+        &self,
+        bar: &BarInput,
+        config: &Config,
+        instrument: &Instrument,
+    ) -> Option<Fill> {
         match self.limit {
             None => {
                 let worse: fn(i64, i64) -> i64 = match self.armed.direction {
                     Direction::Long => i64::max,
                     Direction::Short => i64::min,
                 };
-                let price = if config.entry.adverse { worse(bar.open, bar.close) } else { bar.open };
+                let price = if config.entry.adverse {
+                    worse(bar.open, bar.close)
+                } else {
+                    bar.open
+                };
                 Some(Fill::AtOpen(price))
             }
             Some(limit) => (self.is_new && self.is_through(bar.open, limit, config, instrument))
@@ -77,13 +86,19 @@ impl Placed {
 
     /// Returns the fill inside a bar.
     #[must_use]
-    pub fn fill_inside(&self, bar: &BarInput, config: &Config, instrument: &Instrument) -> Option<Fill> {
+    pub fn fill_inside(
+        &self,
+        bar: &BarInput,
+        config: &Config,
+        instrument: &Instrument,
+    ) -> Option<Fill> {
         let limit = self.limit?;
         let best = match self.armed.direction {
             Direction::Long => bar.low,
             Direction::Short => bar.high,
         };
-        self.is_through(best, limit, config, instrument).then_some(Fill::Inside(limit))
+        self.is_through(best, limit, config, instrument)
+            .then_some(Fill::Inside(limit))
     }
 
     fn is_through(&self, price: i64, limit: i64, config: &Config, instrument: &Instrument) -> bool {
@@ -93,7 +108,13 @@ impl Placed {
 
     /// Returns the order's row.
     #[must_use]
-    pub fn row(&self, config: &Config, filled: Option<(i64, i64)>, resolved_time: i64, reason: &'static str) -> Order {
+    pub fn row(
+        &self,
+        config: &Config,
+        filled: Option<(i64, i64)>,
+        resolved_time: i64,
+        reason: &'static str,
+    ) -> Order {
         let posterior = self.assessment.posterior;
         Order {
             stop_distance: Some(self.stop_distance),
@@ -112,7 +133,12 @@ impl Placed {
                 &self.armed,
                 self.trade_id,
                 config,
-                Asked { confirmed_time: self.confirmed_time, reference: self.reference, limit: self.limit, valid_until: self.deadline.time },
+                Asked {
+                    confirmed_time: self.confirmed_time,
+                    reference: self.reference,
+                    limit: self.limit,
+                    valid_until: self.deadline.time,
+                },
                 resolved_time,
                 reason,
             )
@@ -176,7 +202,12 @@ pub fn blocked_row(
 
 /// Returns the limit price of a signal, in 1e-9.
 #[must_use]
-pub fn limit_price(config: &Config, armed: &Armed, confirming_close: i64, tick: i64) -> Option<i64> {
+pub fn limit_price(
+    config: &Config,
+    armed: &Armed,
+    confirming_close: i64,
+    tick: i64,
+) -> Option<i64> {
     if config.entry.mode != EntryMode::Limit {
         return None;
     }
@@ -194,5 +225,7 @@ pub fn trade_id(symbol: &str, decision_time: i64, config_id: &str) -> u128 {
     const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
     format!("{symbol}|{decision_time}|{config_id}")
         .bytes()
-        .fold(OFFSET, |hash, byte| (hash ^ u128::from(byte)).wrapping_mul(PRIME))
+        .fold(OFFSET, |hash, byte| {
+            (hash ^ u128::from(byte)).wrapping_mul(PRIME)
+        })
 }

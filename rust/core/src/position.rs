@@ -56,7 +56,14 @@ pub struct Position {
 impl Position {
     /// Returns a position that was just filled. `inside` says that the fill came inside the bar.
     #[must_use]
-    pub fn new(order: Placed, config: &Config, instrument: &Instrument, time: i64, price: i64, inside: bool) -> Self {
+    pub fn new(
+        order: Placed,
+        config: &Config,
+        instrument: &Instrument,
+        time: i64,
+        price: i64,
+        inside: bool,
+    ) -> Self {
         let tick = instrument.tick_nanos;
         let sign = order.armed.direction.sign();
         let stop = price - sign * order.stop_distance;
@@ -66,7 +73,10 @@ impl Position {
             let quantity = (floor(leg.fraction * order.quantity as f64) as i64).min(unassigned);
             if quantity > 0 {
                 let ticks = leg_ticks(leg.target, order.stop_distance / tick, tick);
-                legs.push(OpenLeg { price: price + sign * ticks * tick, quantity });
+                legs.push(OpenLeg {
+                    price: price + sign * ticks * tick,
+                    quantity,
+                });
                 unassigned -= quantity;
             }
         }
@@ -192,7 +202,10 @@ impl Position {
         let stopped = self.beyond(self.stop, worst, 0);
         if stopped {
             let profit = self.beyond(best, self.target, trading.through)
-                || self.legs.iter().any(|leg| self.beyond(best, leg.price, trading.through));
+                || self
+                    .legs
+                    .iter()
+                    .any(|leg| self.beyond(best, leg.price, trading.through));
             self.ambiguous |= profit;
             if !profit || trading.config.exit.same_bar == SameBar::StopFirst {
                 self.leave(self.stop, end, "stop", trading);
@@ -294,10 +307,21 @@ impl Position {
 
     /// Returns the trade as it stands, valued at `price` when contracts are still open.
     #[must_use]
-    pub fn open_trade(&self, price: i64, time: i64, config: &Config, instrument: &Instrument) -> Trade {
+    pub fn open_trade(
+        &self,
+        price: i64,
+        time: i64,
+        config: &Config,
+        instrument: &Instrument,
+    ) -> Trade {
         let mut valued = self.clone();
         let mut proceeds = Vec::new();
-        let mut trading = Trading { config, instrument, through: 0, proceeds: &mut proceeds };
+        let mut trading = Trading {
+            config,
+            instrument,
+            through: 0,
+            proceeds: &mut proceeds,
+        };
         valued.leave(price, time, "open", &mut trading);
         valued.trade(config, instrument)
     }

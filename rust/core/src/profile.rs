@@ -90,7 +90,12 @@ impl Histogram {
         }
         let mut best: Option<(usize, (i64, u32))> = None;
         let mut heavy = 0;
-        for (index, _) in self.weight.iter().enumerate().filter(|(_, weight)| **weight == heaviest) {
+        for (index, _) in self
+            .weight
+            .iter()
+            .enumerate()
+            .filter(|(_, weight)| **weight == heaviest)
+        {
             heavy += 1;
             let price = (self.low_tick + index as i64) * tick;
             let key = match tie {
@@ -108,15 +113,25 @@ impl Histogram {
     /// Returns the ends of the value area around a tick: one tick at a time toward the heavier
     /// side, of equals upward, until 70 % of the volume is inside.
     fn value_area(&self, modal: usize) -> (usize, usize) {
-        let lowest = self.weight.iter().position(|weight| *weight > 0).unwrap_or(modal);
-        let highest = self.weight.iter().rposition(|weight| *weight > 0).unwrap_or(modal);
+        let lowest = self
+            .weight
+            .iter()
+            .position(|weight| *weight > 0)
+            .unwrap_or(modal);
+        let highest = self
+            .weight
+            .iter()
+            .rposition(|weight| *weight > 0)
+            .unwrap_or(modal);
         let total: i64 = self.weight.iter().sum();
         let (mut low, mut high, mut inside) = (modal, modal, self.weight[modal]);
         while 10 * inside < 7 * total {
             let above = (high < highest).then(|| self.weight[high + 1]);
             let below = (low > lowest).then(|| self.weight[low - 1]);
             match (above, below) {
-                (Some(above), Some(below)) if above >= below => (high, inside) = (high + 1, inside + above),
+                (Some(above), Some(below)) if above >= below => {
+                    (high, inside) = (high + 1, inside + above)
+                }
                 (Some(above), None) => (high, inside) = (high + 1, inside + above),
                 (_, Some(below)) => (low, inside) = (low - 1, inside + below),
                 (None, None) => break,
@@ -170,11 +185,15 @@ pub fn fill(
     let tick = rule.tick;
     let span = |prices: &mut dyn Iterator<Item = i64>| {
         prices.fold(None, |span: Option<(i64, i64)>, price| {
-            Some(span.map_or((price, price), |(low, high)| (low.min(price), high.max(price))))
+            Some(span.map_or((price, price), |(low, high)| {
+                (low.min(price), high.max(price))
+            }))
         })
     };
     let range = match rule.source {
-        ProfileSource::Close | ProfileSource::CloseVolume => span(&mut bars.iter().map(|bar| bar.close)),
+        ProfileSource::Close | ProfileSource::CloseVolume => {
+            span(&mut bars.iter().map(|bar| bar.close))
+        }
         ProfileSource::RangeVolume => span(&mut bars.iter().flat_map(|bar| [bar.low, bar.high])),
         ProfileSource::Trades => span(&mut trades.iter().map(|trade| trade.price)),
     };
@@ -197,7 +216,12 @@ pub fn fill(
         }
         ProfileSource::RangeVolume => {
             for (bar, index) in bars.iter().zip(0..) {
-                histogram.add_range(tick_of(bar.low, tick), tick_of(bar.high, tick), bar.volume, index);
+                histogram.add_range(
+                    tick_of(bar.low, tick),
+                    tick_of(bar.high, tick),
+                    bar.volume,
+                    index,
+                );
             }
         }
         ProfileSource::Trades => {
@@ -250,17 +274,36 @@ mod tests {
     use super::*;
 
     fn bar(low: i64, high: i64, close: i64, volume: i64) -> Bar {
-        Bar { start: 0, open: close, high, low, close, volume, volume_before: 0, follows: true }
+        Bar {
+            start: 0,
+            open: close,
+            high,
+            low,
+            close,
+            volume,
+            volume_before: 0,
+            follows: true,
+        }
     }
 
     fn rule(source: ProfileSource, tie: Tie) -> ProfileRule {
-        ProfileRule { source, tie, tick: 1 }
+        ProfileRule {
+            source,
+            tie,
+            tick: 1,
+        }
     }
 
     #[test]
     fn range_volume_spreads_quotient_and_remainder() {
         let mut histogram = Histogram::default();
-        assert!(fill(&mut histogram, &[bar(10, 13, 12, 10)], 0, &[], rule(ProfileSource::RangeVolume, Tie::Middle)));
+        assert!(fill(
+            &mut histogram,
+            &[bar(10, 13, 12, 10)],
+            0,
+            &[],
+            rule(ProfileSource::RangeVolume, Tie::Middle)
+        ));
         // 10 over 4 ticks: 2 each, 2 left over, to ticks floor(1*4/4)=1 and floor(3*4/4)=3.
         assert_eq!(histogram.weights(), &[2, 3, 2, 3]);
     }
@@ -270,16 +313,35 @@ mod tests {
         let bars = [bar(10, 20, 11, 5), bar(10, 20, 16, 5), bar(10, 20, 19, 5)];
         let mut histogram = Histogram::default();
         for (tie, price) in [(Tie::Middle, 16), (Tie::Earliest, 11), (Tie::Lowest, 11)] {
-            let profile = profile(&mut histogram, &bars, 0, &[], rule(ProfileSource::Close, tie)).expect("a profile");
+            let profile = profile(
+                &mut histogram,
+                &bars,
+                0,
+                &[],
+                rule(ProfileSource::Close, tie),
+            )
+            .expect("a profile");
             assert_eq!((profile.modal_price, profile.modal_tied), (price, true));
         }
     }
 
     #[test]
     fn value_area_grows_to_the_heavier_side() {
-        let bars = [bar(1, 5, 3, 50), bar(1, 5, 4, 20), bar(1, 5, 2, 20), bar(1, 5, 5, 10)];
+        let bars = [
+            bar(1, 5, 3, 50),
+            bar(1, 5, 4, 20),
+            bar(1, 5, 2, 20),
+            bar(1, 5, 5, 10),
+        ];
         let mut histogram = Histogram::default();
-        let profile = profile(&mut histogram, &bars, 0, &[], rule(ProfileSource::CloseVolume, Tie::Middle)).expect("a profile");
+        let profile = profile(
+            &mut histogram,
+            &bars,
+            0,
+            &[],
+            rule(ProfileSource::CloseVolume, Tie::Middle),
+        )
+        .expect("a profile");
         assert_eq!((profile.value_area_low, profile.value_area_high), (3, 4));
         assert!((profile.modal_position - 0.5).abs() < 1e-12);
     }
@@ -288,7 +350,20 @@ mod tests {
     fn a_bar_without_trades_has_no_profile() {
         let bars = [bar(1, 5, 3, 50), bar(1, 5, 4, 20)];
         let mut histogram = Histogram::default();
-        let trades = [TradedAt { bar: 7, price: 3, size: 50 }];
-        assert_eq!(profile(&mut histogram, &bars, 7, &trades, rule(ProfileSource::Trades, Tie::Middle)), None);
+        let trades = [TradedAt {
+            bar: 7,
+            price: 3,
+            size: 50,
+        }];
+        assert_eq!(
+            profile(
+                &mut histogram,
+                &bars,
+                7,
+                &trades,
+                rule(ProfileSource::Trades, Tie::Middle)
+            ),
+            None
+        );
     }
 }

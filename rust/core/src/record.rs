@@ -78,26 +78,93 @@ macro_rules! rust_type {
 }
 
 macro_rules! column_kind {
-    (time) => { (ColumnKind::Time, false) }; (price) => { (ColumnKind::Price, false) };
-    (int) => { (ColumnKind::Int, false) }; (float) => { (ColumnKind::Float, false) };
-    (bool) => { (ColumnKind::Bool, false) }; (text) => { (ColumnKind::Text, false) };
-    (symbol) => { (ColumnKind::Symbol, false) }; (id) => { (ColumnKind::Id, false) };
-    (opt_time) => { (ColumnKind::Time, true) }; (opt_price) => { (ColumnKind::Price, true) };
-    (opt_int) => { (ColumnKind::Int, true) }; (opt_float) => { (ColumnKind::Float, true) };
-    (opt_bool) => { (ColumnKind::Bool, true) }; (opt_text) => { (ColumnKind::Text, true) };
+    (time) => {
+        (ColumnKind::Time, false)
+    };
+    (price) => {
+        (ColumnKind::Price, false)
+    };
+    (int) => {
+        (ColumnKind::Int, false)
+    };
+    (float) => {
+        (ColumnKind::Float, false)
+    };
+    (bool) => {
+        (ColumnKind::Bool, false)
+    };
+    (text) => {
+        (ColumnKind::Text, false)
+    };
+    (symbol) => {
+        (ColumnKind::Symbol, false)
+    };
+    (id) => {
+        (ColumnKind::Id, false)
+    };
+    (opt_time) => {
+        (ColumnKind::Time, true)
+    };
+    (opt_price) => {
+        (ColumnKind::Price, true)
+    };
+    (opt_int) => {
+        (ColumnKind::Int, true)
+    };
+    (opt_float) => {
+        (ColumnKind::Float, true)
+    };
+    (opt_bool) => {
+        (ColumnKind::Bool, true)
+    };
+    (opt_text) => {
+        (ColumnKind::Text, true)
+    };
 }
 
 macro_rules! to_cell {
-    (time, $v:expr) => { Cell::Time($v) }; (price, $v:expr) => { Cell::Price($v) };
-    (int, $v:expr) => { Cell::Int($v) }; (float, $v:expr) => { Cell::Float($v) };
-    (bool, $v:expr) => { Cell::Bool($v) }; (text, $v:expr) => { Cell::Text($v) };
-    (symbol, $v:expr) => { Cell::Symbol($v) }; (id, $v:expr) => { Cell::Id($v) };
-    (opt_time, $v:expr) => { $v.map_or(Cell::Null, Cell::Time) };
-    (opt_price, $v:expr) => { $v.map_or(Cell::Null, Cell::Price) };
-    (opt_int, $v:expr) => { $v.map_or(Cell::Null, Cell::Int) };
-    (opt_float, $v:expr) => { $v.map_or(Cell::Null, Cell::Float) };
-    (opt_bool, $v:expr) => { $v.map_or(Cell::Null, Cell::Bool) };
-    (opt_text, $v:expr) => { $v.map_or(Cell::Null, Cell::Text) };
+    (time, $v:expr) => {
+        Cell::Time($v)
+    };
+    (price, $v:expr) => {
+        Cell::Price($v)
+    };
+    (int, $v:expr) => {
+        Cell::Int($v)
+    };
+    (float, $v:expr) => {
+        Cell::Float($v)
+    };
+    (bool, $v:expr) => {
+        Cell::Bool($v)
+    };
+    (text, $v:expr) => {
+        Cell::Text($v)
+    };
+    (symbol, $v:expr) => {
+        Cell::Symbol($v)
+    };
+    (id, $v:expr) => {
+        Cell::Id($v)
+    };
+    (opt_time, $v:expr) => {
+        $v.map_or(Cell::Null, Cell::Time)
+    };
+    (opt_price, $v:expr) => {
+        $v.map_or(Cell::Null, Cell::Price)
+    };
+    (opt_int, $v:expr) => {
+        $v.map_or(Cell::Null, Cell::Int)
+    };
+    (opt_float, $v:expr) => {
+        $v.map_or(Cell::Null, Cell::Float)
+    };
+    (opt_bool, $v:expr) => {
+        $v.map_or(Cell::Null, Cell::Bool)
+    };
+    (opt_text, $v:expr) => {
+        $v.map_or(Cell::Null, Cell::Text)
+    };
 }
 
 macro_rules! record {

@@ -45,7 +45,10 @@ impl Session {
     pub fn holds(&self, start: i64, end: i64) -> bool {
         start >= self.open
             && end <= self.close
-            && !self.halts.iter().any(|halt| halt.start < end && start < halt.end)
+            && !self
+                .halts
+                .iter()
+                .any(|halt| halt.start < end && start < halt.end)
     }
 
     /// Returns the hour of New York at a time of this session.
@@ -82,7 +85,13 @@ impl Sessions {
         let mut merged = self.sessions.clone();
         for (row, session) in sessions.into_iter().enumerate() {
             if session.close <= session.open {
-                return Err(refuse(row, "close", "ends before it opens", session.close, session.open));
+                return Err(refuse(
+                    row,
+                    "close",
+                    "ends before it opens",
+                    session.close,
+                    session.open,
+                ));
             }
             let Some(last) = merged.last() else {
                 merged.push(session);
@@ -91,7 +100,13 @@ impl Sessions {
             if session.open >= last.close {
                 merged.push(session);
             } else if !merged.contains(&session) {
-                return Err(refuse(row, "open", "overlaps or contradicts a known session", session.open, last.close));
+                return Err(refuse(
+                    row,
+                    "open",
+                    "overlaps or contradicts a known session",
+                    session.open,
+                    last.close,
+                ));
             }
         }
         self.sessions = merged;
@@ -107,7 +122,9 @@ impl Sessions {
     /// Returns the index of the session that holds a time.
     #[must_use]
     pub fn holding(&self, time: i64) -> Option<usize> {
-        let index = self.sessions.partition_point(|session| session.close <= time);
+        let index = self
+            .sessions
+            .partition_point(|session| session.close <= time);
         (self.sessions.get(index)?.open <= time).then_some(index)
     }
 
@@ -140,7 +157,14 @@ mod tests {
     use super::*;
 
     fn session(open: i64, close: i64) -> Session {
-        Session { trade_date: 0, open, close, hours: vec![], halts: vec![], new_york_offset_s: 0 }
+        Session {
+            trade_date: 0,
+            open,
+            close,
+            hours: vec![],
+            halts: vec![],
+            new_york_offset_s: 0,
+        }
     }
 
     #[test]

@@ -54,13 +54,15 @@ pub fn strength(
 ) -> f64 {
     let position_strength = match direction {
         Direction::Long => 1.0 - position / settings.long_threshold,
-        Direction::Short => (position - settings.short_threshold) / (1.0 - settings.short_threshold),
+        Direction::Short => {
+            (position - settings.short_threshold) / (1.0 - settings.short_threshold)
+        }
     }
     .clamp(0.0, 1.0);
     let volume_strength = (volume_ratio / settings.volume_cap).min(1.0);
     let momentum_strength = momentum.map_or(0.0, |momentum| {
         let along = direction.sign() as f64 * momentum;
-        (along * settings.momentum_scale).max(0.0).min(1.0)
+        (along * settings.momentum_scale).clamp(0.0, 1.0)
     });
     settings.w_position * position_strength
         + settings.w_volume * volume_strength

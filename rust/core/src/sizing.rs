@@ -74,20 +74,28 @@ impl Chain {
         let from = |bars: usize| tape.len() - bars.min(have);
         self.terms.forget(tape.forgotten() - self.forgotten);
         self.forgotten = tape.forgotten();
-        if have >= self.min_bars {
-            let variance = self.terms.variance_per_bar(tape.bars(), from(self.bars));
-            if let Some(variance) = variance {
-                let hold = (variance * self.hold_bars).sqrt();
-                return Sigma { hold, source: estimator_word(self.estimator) };
-            }
+        if have >= self.min_bars
+            && let Some(variance) = self.terms.variance_per_bar(tape.bars(), from(self.bars))
+        {
+            let hold = (variance * self.hold_bars).sqrt();
+            return Sigma {
+                hold,
+                source: estimator_word(self.estimator),
+            };
         }
-        if have >= self.atr_min_bars {
-            if let Some(sigma) = atr_sigma(tape.bars(), from(self.atr_bars)) {
-                return Sigma { hold: sigma * self.hold_bars.sqrt(), source: "atr" };
-            }
+        if have >= self.atr_min_bars
+            && let Some(sigma) = atr_sigma(tape.bars(), from(self.atr_bars))
+        {
+            return Sigma {
+                hold: sigma * self.hold_bars.sqrt(),
+                source: "atr",
+            };
         }
         let price = (reference as f64).abs() / NANOS_PER_POINT;
-        Sigma { hold: 0.0015 + price / 1e6, source: "price" }
+        Sigma {
+            hold: 0.0015 + price / 1e6,
+            source: "price",
+        }
     }
 }
 

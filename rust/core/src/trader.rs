@@ -184,13 +184,19 @@ impl Trader {
     pub fn open_session(&mut self, time: i64, market: Market, sink: &mut dyn Sink) {
         self.entered = 0;
         let open_result = self.open_result(market.instrument);
-        self.account.open_session(market.config, time, open_result, sink);
+        self.account
+            .open_session(market.config, time, open_result, sink);
     }
 
     /// Books positions of a contract that was left at its last price.
     pub fn leave_stale(&mut self, config: &Config, instrument: &Instrument, sink: &mut dyn Sink) {
         let (close, end) = (self.last_close, self.last_end);
-        let mut trading = Trading { config, instrument, through: self.rules.through, proceeds: &mut self.proceeds };
+        let mut trading = Trading {
+            config,
+            instrument,
+            through: self.rules.through,
+            proceeds: &mut self.proceeds,
+        };
         for position in &mut self.positions {
             position.leave_stale(close, end, &mut trading);
         }
@@ -207,20 +213,46 @@ impl Trader {
     }
 
     /// Takes an armed signal. `bar` is the bar that ended at its decision, when one did.
-    pub fn arm(&mut self, armed: Armed, bar: Option<&BarInput>, actionable: bool, market: Market, sink: &mut dyn Sink) {
+    pub fn arm(
+        &mut self,
+        armed: Armed,
+        bar: Option<&BarInput>,
+        actionable: bool,
+        market: Market,
+        sink: &mut dyn Sink,
+    ) {
         let decision_time = armed.decision_time;
-        sink.take(Event::Armed(signal_row(&armed, None, decision_time, "armed")));
+        sink.take(Event::Armed(signal_row(
+            &armed,
+            None,
+            decision_time,
+            "armed",
+        )));
         if !market.config.retest.enabled {
             self.confirm(armed, decision_time, bar, actionable, market, sink);
             return;
         }
         let deadlines = [
-            Deadline { time: decision_time + self.rules.timeout, class: class::SIGNAL_EXPIRED, reason: "expired" },
-            Deadline { time: armed.hours_end, class: class::SIGNAL_HOURS, reason: "hours" },
-            Deadline { time: market.session_close, class: class::SIGNAL_SESSION, reason: "session" },
+            Deadline {
+                time: decision_time + self.rules.timeout,
+                class: class::SIGNAL_EXPIRED,
+                reason: "expired",
+            },
+            Deadline {
+                time: armed.hours_end,
+                class: class::SIGNAL_HOURS,
+                reason: "hours",
+            },
+            Deadline {
+                time: market.session_close,
+                class: class::SIGNAL_SESSION,
+                reason: "session",
+            },
         ];
         let deadline = deadlines.into_iter().min().unwrap_or(deadlines[2]);
-        let place = self.pending.partition_point(|pending| pending.armed.decision_time <= decision_time);
+        let place = self
+            .pending
+            .partition_point(|pending| pending.armed.decision_time <= decision_time);
         self.pending.insert(place, Pending { armed, deadline });
     }
 
@@ -239,7 +271,12 @@ impl Trader {
                 || class == class::SIGNAL_SESSION;
             if due {
                 let reason = pending.deadline.reason;
-                sink.take(Event::Signal(signal_row(&pending.armed, None, time, reason)));
+                sink.take(Event::Signal(signal_row(
+                    &pending.armed,
+                    None,
+                    time,
+                    reason,
+                )));
             }
             !due
         });
@@ -247,7 +284,8 @@ impl Trader {
 
     fn drop_due(&mut self, class: u8, time: i64, config: &Config, sink: &mut dyn Sink) {
         self.drop_orders(time, config, sink, |order| {
-            (order.deadline.class == class && order.deadline.time <= time).then_some(order.deadline.reason)
+            (order.deadline.class == class && order.deadline.time <= time)
+                .then_some(order.deadline.reason)
         });
     }
 
@@ -344,10 +382,25 @@ impl Trader {
     }
 
     /// Opens a position and returns its place.
-    fn enter(&mut self, order: Placed, time: i64, price: i64, inside: bool, market: Market, sink: &mut dyn Sink) -> usize {
-        let Market { config, instrument, .. } = market;
+    fn enter(
+        &mut self,
+        order: Placed,
+        time: i64,
+        price: i64,
+        inside: bool,
+        market: Market,
+        sink: &mut dyn Sink,
+    ) -> usize {
+        let Market {
+            config, instrument, ..
+        } = market;
         if config.risk.opposite == Opposite::Reverse {
-            let mut trading = Trading { config, instrument, through: self.rules.through, proceeds: &mut self.proceeds };
+            let mut trading = Trading {
+                config,
+                instrument,
+                through: self.rules.through,
+                proceeds: &mut self.proceeds,
+            };
             for position in &mut self.positions {
                 if position.direction() != order.armed.direction {
                     position.leave(price, time, "reverse", &mut trading);
@@ -358,12 +411,20 @@ impl Trader {
         self.was_open = true;
         self.entered += 1;
         self.account.book(-cost(config, instrument, order.quantity));
-        sink.take(Event::Order(order.row(config, Some((time, price)), time, "filled")));
+        sink.take(Event::Order(order.row(
+            config,
+            Some((time, price)),
+            time,
+            "filled",
+        )));
         let decision_time = order.armed.decision_time;
         let place = self
             .positions
             .partition_point(|position| position.order().armed.decision_time <= decision_time);
-        self.positions.insert(place, Position::new(order, config, instrument, time, price, inside));
+        self.positions.insert(
+            place,
+            Position::new(order, config, instrument, time, price, inside),
+        );
         place
     }
 
@@ -393,7 +454,8 @@ impl Trader {
         }
         for trade in self.finished.drain(..) {
             self.account.count(trade.net);
-            self.learning.remember(trade.context, trade.exit_time, trade.net, trade.net_return);
+            self.learning
+                .remember(trade.context, trade.exit_time, trade.net, trade.net_return);
         }
     }
 
@@ -424,10 +486,17 @@ impl Trader {
     /// Works at the end of a bar: exits, account, learning, mark, limits, trailing.
     pub fn at_end(&mut self, bar: &BarInput, market: Market, sink: &mut dyn Sink) {
         self.pass(bar);
-        let Market { config, instrument, .. } = market;
+        let Market {
+            config, instrument, ..
+        } = market;
         let end = self.last_end;
         let flatten_time = market.session_close - self.rules.flatten;
-        let mut trading = Trading { config, instrument, through: self.rules.through, proceeds: &mut self.proceeds };
+        let mut trading = Trading {
+            config,
+            instrument,
+            through: self.rules.through,
+            proceeds: &mut self.proceeds,
+        };
         for position in &mut self.positions {
             position.live_through(bar);
             if let Some(reason) = position.ends_with(end, flatten_time, self.rules.max_hold) {
@@ -444,13 +513,24 @@ impl Trader {
         }
         if config.exit.trailing != Trailing::Off {
             for position in &mut self.positions {
-                position.trail(market.tape, market.symbol_first, config, instrument.tick_nanos);
+                position.trail(
+                    market.tape,
+                    market.symbol_first,
+                    config,
+                    instrument.tick_nanos,
+                );
             }
         }
     }
 
     /// Confirms the signals whose retest this bar is, oldest first.
-    pub fn retest(&mut self, bar: &BarInput, actionable: bool, market: Market, sink: &mut dyn Sink) {
+    pub fn retest(
+        &mut self,
+        bar: &BarInput,
+        actionable: bool,
+        market: Market,
+        sink: &mut dyn Sink,
+    ) {
         let mut index = 0;
         while index < self.pending.len() {
             let modal = self.pending[index].armed.modal_price;
@@ -506,19 +586,33 @@ impl Trader {
         actionable: bool,
         market: Market,
     ) -> Outcome {
-        let Market { config, instrument, .. } = market;
+        let Market {
+            config, instrument, ..
+        } = market;
         let tick = instrument.tick_nanos;
         let limit = limit_price(config, armed, bar.close, tick);
         let reference = limit.unwrap_or(bar.close);
         let deadline = self.order_deadline(armed, time, market);
         let trade_id = trade_id(market.symbol_name, armed.decision_time, market.config_id);
         if let Some(reason) = self.gate(armed.direction, config) {
-            let asked = Asked { confirmed_time: time, reference, limit, valid_until: deadline.time };
-            return Outcome::Blocked(Box::new(blocked_row(armed, trade_id, config, asked, time, reason)));
+            let asked = Asked {
+                confirmed_time: time,
+                reference,
+                limit,
+                valid_until: deadline.time,
+            };
+            return Outcome::Blocked(Box::new(blocked_row(
+                armed, trade_id, config, asked, time, reason,
+            )));
         }
-        let sigma = self.rules.chain.sigma(market.tape, market.symbol_first, reference);
+        let sigma = self
+            .rules
+            .chain
+            .sigma(market.tape, market.symbol_first, reference);
         let stop = stop_ticks(config, sigma, reference, tick);
-        let assessment = self.learning.assess(&config.learning, context(&config.learning, armed), time);
+        let assessment =
+            self.learning
+                .assess(&config.learning, context(&config.learning, armed), time);
         let mut order = Placed {
             armed: armed.clone(),
             trade_id,
@@ -534,8 +628,14 @@ impl Trader {
             is_new: true,
         };
         let equity = self.account.last_mark();
-        let limited = limited_quantity(config, instrument, order.quantity, equity, order.stop_distance)
-            .and_then(|quantity| self.within_open_contracts(quantity, armed.direction, config));
+        let limited = limited_quantity(
+            config,
+            instrument,
+            order.quantity,
+            equity,
+            order.stop_distance,
+        )
+        .and_then(|quantity| self.within_open_contracts(quantity, armed.direction, config));
         match limited {
             Ok(_) if !actionable => Outcome::Nothing("missed"),
             Ok(quantity) => {
@@ -551,14 +651,25 @@ impl Trader {
 
     fn order_deadline(&self, armed: &Armed, time: i64, market: Market) -> Deadline {
         let own = match market.config.entry.mode {
-            EntryMode::NextOpen => Deadline { time: time + self.rules.max_wait, class: class::ORDER_EXPIRED, reason: "no_bar" },
+            EntryMode::NextOpen => Deadline {
+                time: time + self.rules.max_wait,
+                class: class::ORDER_EXPIRED,
+                reason: "no_bar",
+            },
             EntryMode::Limit | EntryMode::Close => Deadline {
-                time: self.rules.validity.map_or(NEVER, |validity| time + validity),
+                time: self
+                    .rules
+                    .validity
+                    .map_or(NEVER, |validity| time + validity),
                 class: class::ORDER_EXPIRED,
                 reason: "expired",
             },
         };
-        let hours = Deadline { time: armed.hours_end, class: class::ORDER_HOURS, reason: "hours" };
+        let hours = Deadline {
+            time: armed.hours_end,
+            class: class::ORDER_HOURS,
+            reason: "hours",
+        };
         let session = Deadline {
             time: market.session_close - self.rules.flatten,
             class: class::ORDER_SESSION,
@@ -573,19 +684,35 @@ impl Trader {
             return Some(block);
         }
         let trades = self.entered + self.orders.len() as i64;
-        if config.risk.max_trades_per_session.is_some_and(|most| trades >= most) {
+        if config
+            .risk
+            .max_trades_per_session
+            .is_some_and(|most| trades >= most)
+        {
             return Some("max_trades_per_session");
         }
-        let opposite = self.positions.iter().any(|position| position.direction() != direction)
-            || self.orders.iter().any(|order| order.armed.direction != direction);
+        let opposite = self
+            .positions
+            .iter()
+            .any(|position| position.direction() != direction)
+            || self
+                .orders
+                .iter()
+                .any(|order| order.armed.direction != direction);
         (opposite && config.risk.opposite == Opposite::Block).then_some("opposite_open")
     }
 
-    fn within_open_contracts(&self, quantity: i64, direction: Direction, config: &Config) -> Result<i64, &'static str> {
+    fn within_open_contracts(
+        &self,
+        quantity: i64,
+        direction: Direction,
+        config: &Config,
+    ) -> Result<i64, &'static str> {
         let Some(most) = config.risk.max_open_contracts else {
             return Ok(quantity);
         };
-        let counts = |other: Direction| config.risk.opposite != Opposite::Reverse || other == direction;
+        let counts =
+            |other: Direction| config.risk.opposite != Opposite::Reverse || other == direction;
         let open: i64 = self
             .positions
             .iter()
@@ -623,7 +750,9 @@ impl Trader {
             return;
         }
         let decision_time = order.armed.decision_time;
-        let place = self.orders.partition_point(|order| order.armed.decision_time <= decision_time);
+        let place = self
+            .orders
+            .partition_point(|order| order.armed.decision_time <= decision_time);
         self.orders.insert(place, order);
     }
 
@@ -652,7 +781,12 @@ pub fn is_retest(test: RetestTest, bar: &BarInput, modal: i64, tolerance: i64) -
     }
 }
 
-fn signal_row(armed: &Armed, confirmed_time: Option<i64>, resolved_time: i64, reason: &'static str) -> Signal {
+fn signal_row(
+    armed: &Armed,
+    confirmed_time: Option<i64>,
+    resolved_time: i64,
+    reason: &'static str,
+) -> Signal {
     Signal {
         symbol: armed.symbol,
         decision_time: armed.decision_time,

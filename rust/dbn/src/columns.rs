@@ -121,6 +121,15 @@ fn text_at(record: &[u8], at: usize, bytes: usize) -> String {
     String::from_utf8_lossy(field.get(..end).unwrap_or_default()).into_owned()
 }
 
+/// Returns whether a value from `first` on is faulty. It looks at all of them, side by side in the
+/// cache where they were just written, which is quicker than to stop at one.
+fn any_from(first: usize, column: &[i64], is_faulty: impl Fn(i64) -> bool) -> bool {
+    let added = column.get(first..).unwrap_or_default();
+    added
+        .iter()
+        .fold(false, |seen, &value| seen | is_faulty(value))
+}
+
 fn time_error(record: u64, column: &'static str, found: i64) -> Error {
     Error::Value {
         record,
@@ -188,20 +197,14 @@ impl BarColumns {
                 .iter()
                 .map(|record| u32_at(record, header::INSTRUMENT_ID)),
         );
-        // Over what was just written, in the cache and side by side, without a branch.
-        let added = |column: &'_ Vec<i64>, is_faulty: fn(i64) -> bool| {
-            let new = column.get(first_new..).unwrap_or_default();
-            new.iter()
-                .fold(false, |seen, &value| seen | is_faulty(value))
-        };
         let undefined = |value: i64| value == dbn::UNDEF_PRICE;
         let negative = |value: i64| value < 0;
-        let faulty = added(&self.open, undefined)
-            | added(&self.high, undefined)
-            | added(&self.low, undefined)
-            | added(&self.close, undefined)
-            | added(&self.ts_event, negative)
-            | added(&self.volume, negative);
+        let faulty = any_from(first_new, &self.open, undefined)
+            | any_from(first_new, &self.high, undefined)
+            | any_from(first_new, &self.low, undefined)
+            | any_from(first_new, &self.close, undefined)
+            | any_from(first_new, &self.ts_event, negative)
+            | any_from(first_new, &self.volume, negative);
         if faulty {
             return Err(Self::first_fault(records, first));
         }

@@ -54,7 +54,9 @@ pub(crate) fn read_config(sections: &Bound<'_, PyDict>) -> PyResult<Config> {
     for (name, settings) in sections {
         let name: String = name.extract()?;
         let settings = settings.cast::<PyDict>().map_err(|_| {
-            exceptions::ConfigError::new_err(format!("{name}: a section must be a table of settings"))
+            exceptions::ConfigError::new_err(format!(
+                "{name}: a section must be a table of settings"
+            ))
         })?;
         let mut entries = Vec::with_capacity(settings.len());
         for (key, value) in settings {
@@ -72,7 +74,10 @@ fn to_value(value: &Bound<'_, PyAny>) -> PyResult<Value> {
         Ok(Value::Bool(flag.is_true()))
     } else if value.is_instance_of::<PyInt>() {
         // Beyond 64 bits a number is outside every range; as a float it is refused by name.
-        value.extract().map(Value::Int).or_else(|_| value.extract().map(Value::Float))
+        value
+            .extract()
+            .map(Value::Int)
+            .or_else(|_| value.extract().map(Value::Float))
     } else if value.is_instance_of::<PyFloat>() {
         value.extract().map(Value::Float)
     } else if value.is_instance_of::<PyString>() {

@@ -36,9 +36,9 @@ impl PyEngine {
     fn lock(&self) -> PyResult<MutexGuard<'_, Inner>> {
         match self.inner.try_lock() {
             Ok(inner) => Ok(inner),
-            Err(TryLockError::WouldBlock) => {
-                Err(exceptions::EngineBusy::new_err("another thread is using this engine"))
-            }
+            Err(TryLockError::WouldBlock) => Err(exceptions::EngineBusy::new_err(
+                "another thread is using this engine",
+            )),
             Err(TryLockError::Poisoned(poisoned)) => {
                 let mut inner = poisoned.into_inner();
                 inner.faulty = true;
@@ -95,8 +95,15 @@ impl PyEngine {
         let engine = Engine::new(config, config_id, instrument, table, interval_ns);
         let mut engine = engine.map_err(|error| raise(py, &error))?;
         let symbol = engine.symbol(&root);
-        let inner = Inner { engine, events: Vec::new(), symbol, faulty: false };
-        Ok(Self { inner: Mutex::new(inner) })
+        let inner = Inner {
+            engine,
+            events: Vec::new(),
+            symbol,
+            faulty: false,
+        };
+        Ok(Self {
+            inner: Mutex::new(inner),
+        })
     }
 
     /// Takes one bar and returns its events.
@@ -119,8 +126,20 @@ impl PyEngine {
         if let Some(symbol) = symbol {
             inner.symbol = inner.engine.symbol(symbol);
         }
-        let bar = BarInput { start: ts_event, open, high, low, close, volume };
-        let step = Step { bar, symbol: inner.symbol, actionable, context };
+        let bar = BarInput {
+            start: ts_event,
+            open,
+            high,
+            low,
+            close,
+            volume,
+        };
+        let step = Step {
+            bar,
+            symbol: inner.symbol,
+            actionable,
+            context,
+        };
         inner
             .guarded(|inner| inner.engine.step(&step, &mut inner.events))?
             .map_err(|error| raise(py, &error))?;
@@ -157,8 +176,14 @@ impl PyEngine {
             close: close.as_slice()?,
             volume: volume.as_slice()?,
             stretches: &stretches,
-            context: context.as_ref().map(PyReadonlyArray1::as_slice).transpose()?,
-            actionable: actionable.as_ref().map(PyReadonlyArray1::as_slice).transpose()?,
+            context: context
+                .as_ref()
+                .map(PyReadonlyArray1::as_slice)
+                .transpose()?,
+            actionable: actionable
+                .as_ref()
+                .map(PyReadonlyArray1::as_slice)
+                .transpose()?,
         };
         let mut frames = Frames::default();
         let mut interrupt = None;
@@ -258,9 +283,9 @@ impl PyEngine {
 
 fn read_instrument(instrument: &Bound<'_, PyDict>) -> PyResult<Instrument> {
     let get = |name: &str| {
-        instrument
-            .get_item(name)?
-            .ok_or_else(|| exceptions::ConfigError::new_err(format!("instrument: {name} is missing")))
+        instrument.get_item(name)?.ok_or_else(|| {
+            exceptions::ConfigError::new_err(format!("instrument: {name} is missing"))
+        })
     };
     Ok(Instrument {
         root: get("root")?.extract()?,
@@ -280,14 +305,16 @@ fn read_sessions(columns: &Bound<'_, PyDict>) -> PyResult<Vec<Session>> {
         .iter()
         .zip(&close)
         .zip(trade_date.iter().zip(&offset))
-        .map(|((&open, &close), (&trade_date, &new_york_offset_s))| Session {
-            trade_date,
-            open,
-            close,
-            hours: Vec::new(),
-            halts: Vec::new(),
-            new_york_offset_s,
-        })
+        .map(
+            |((&open, &close), (&trade_date, &new_york_offset_s))| Session {
+                trade_date,
+                open,
+                close,
+                hours: Vec::new(),
+                halts: Vec::new(),
+                new_york_offset_s,
+            },
+        )
         .collect();
     for (row, interval) in intervals(columns, "hours")? {
         if let Some(session) = sessions.get_mut(row) {
@@ -303,9 +330,9 @@ fn read_sessions(columns: &Bound<'_, PyDict>) -> PyResult<Vec<Session>> {
 }
 
 fn column<T: numpy::Element + Clone>(columns: &Bound<'_, PyDict>, name: &str) -> PyResult<Vec<T>> {
-    let array = columns
-        .get_item(name)?
-        .ok_or_else(|| exceptions::DataError::new_err(format!("sessions: column {name} is missing")))?;
+    let array = columns.get_item(name)?.ok_or_else(|| {
+        exceptions::DataError::new_err(format!("sessions: column {name} is missing"))
+    })?;
     let array: PyReadonlyArray1<'_, T> = array.extract()?;
     Ok(array.as_slice()?.to_vec())
 }
@@ -317,7 +344,12 @@ fn intervals(columns: &Bound<'_, PyDict>, name: &str) -> PyResult<Vec<(usize, In
     Ok(session
         .iter()
         .zip(start.iter().zip(&end))
-        .map(|(&row, (&start, &end))| (usize::try_from(row).unwrap_or(usize::MAX), Interval { start, end }))
+        .map(|(&row, (&start, &end))| {
+            (
+                usize::try_from(row).unwrap_or(usize::MAX),
+                Interval { start, end },
+            )
+        })
         .collect())
 }
 
@@ -335,17 +367,28 @@ pub(crate) fn points_to_nanos<'py>(
         let mut nanos = Vec::with_capacity(points.len());
         let mut usable = true;
         for block in points.chunks(BLOCK) {
-            usable &= block.iter().fold(true, |usable, price| usable & (price.abs() < MOST_POINTS));
-            if block.iter().fold(true, |small, price| small & (price.abs() < SMALL_POINTS)) {
+            usable &= block
+                .iter()
+                .fold(true, |usable, price| usable & (price.abs() < MOST_POINTS));
+            if block
+                .iter()
+                .fold(true, |small, price| small & (price.abs() < SMALL_POINTS))
+            {
                 nanos.extend(block.iter().map(|price| small_to_nanos(*price)));
             } else {
-                nanos.extend(block.iter().map(|price| (price * NANOS_PER_POINT).round_ties_even() as i64));
+                nanos.extend(
+                    block
+                        .iter()
+                        .map(|price| (price * NANOS_PER_POINT).round_ties_even() as i64),
+                );
             }
         }
         (nanos, usable)
     });
     if !usable {
-        let row = points.iter().position(|price| price.is_nan() || price.abs() >= MOST_POINTS);
+        let row = points
+            .iter()
+            .position(|price| price.is_nan() || price.abs() >= MOST_POINTS);
         let row = row.unwrap_or(0);
         let about = PyDict::new(py);
         about.set_item("row", row)?;
@@ -353,7 +396,9 @@ pub(crate) fn points_to_nanos<'py>(
         about.set_item("found", points[row].to_string())?;
         about.set_item("expected", "a price")?;
         let class = py.get_type::<exceptions::DataError>();
-        return Err(PyErr::from_value(class.call(("not a price",), Some(&about))?));
+        return Err(PyErr::from_value(
+            class.call(("not a price",), Some(&about))?,
+        ));
     }
     Ok(nanos.into_pyarray(py))
 }

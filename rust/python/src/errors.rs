@@ -30,7 +30,9 @@ pub(crate) fn config_error(py: Python<'_>, error: &ConfigError) -> PyErr {
         about.set_item("found", &error.found)?;
         about.set_item("expected", &error.expected)?;
         let class = py.get_type::<exceptions::ConfigError>();
-        Ok(PyErr::from_value(class.call((&error.problem,), Some(&about))?))
+        Ok(PyErr::from_value(
+            class.call((&error.problem,), Some(&about))?,
+        ))
     };
     build().unwrap_or_else(|failure| failure)
 }
@@ -44,7 +46,9 @@ pub(crate) fn data_error(py: Python<'_>, error: &DataError) -> PyErr {
         about.set_item("found", &error.found)?;
         about.set_item("expected", &error.expected)?;
         let class = py.get_type::<exceptions::DataError>();
-        Ok(PyErr::from_value(class.call((&error.problem,), Some(&about))?))
+        Ok(PyErr::from_value(
+            class.call((&error.problem,), Some(&about))?,
+        ))
     };
     build().unwrap_or_else(|failure| failure)
 }
@@ -55,7 +59,11 @@ pub(crate) fn guarded<T>(work: impl FnOnce() -> T) -> PyResult<T> {
         let words = panic
             .downcast_ref::<String>()
             .cloned()
-            .or_else(|| panic.downcast_ref::<&str>().map(|words| (*words).to_owned()))
+            .or_else(|| {
+                panic
+                    .downcast_ref::<&str>()
+                    .map(|words| (*words).to_owned())
+            })
             .unwrap_or_else(|| "no message".to_owned());
         exceptions::InternalError::new_err(format!(
             "a fault inside the engine, please report it: {words}"

@@ -55,7 +55,11 @@ fn kind_word(kind: ColumnKind) -> &'static str {
 /// A column is `(values, valid)` for times and whole numbers (int64 and a mask or None), values for
 /// prices and numbers (float64, NaN for null), `(codes, words)` for words and symbols (uint32,
 /// the largest code for null), and a list of texts for identities.
-pub(crate) fn to_columns<'py>(py: Python<'py>, frames: &Frames, symbols: &[String]) -> PyResult<Bound<'py, PyDict>> {
+pub(crate) fn to_columns<'py>(
+    py: Python<'py>,
+    frames: &Frames,
+    symbols: &[String],
+) -> PyResult<Bound<'py, PyDict>> {
     let all = PyDict::new(py);
     all.set_item(Cluster::FRAME, columns_of(py, &frames.clusters, symbols)?)?;
     all.set_item(Signal::FRAME, columns_of(py, &frames.signals, symbols)?)?;
@@ -66,7 +70,11 @@ pub(crate) fn to_columns<'py>(py: Python<'py>, frames: &Frames, symbols: &[Strin
     Ok(all)
 }
 
-fn columns_of<'py, R: Record>(py: Python<'py>, rows: &[R], symbols: &[String]) -> PyResult<Bound<'py, PyDict>> {
+fn columns_of<'py, R: Record>(
+    py: Python<'py>,
+    rows: &[R],
+    symbols: &[String],
+) -> PyResult<Bound<'py, PyDict>> {
     let columns = PyDict::new(py);
     for (index, field) in R::COLUMNS.iter().enumerate() {
         let cells = rows.iter().map(|row| row.cell(index));
@@ -77,13 +85,27 @@ fn columns_of<'py, R: Record>(py: Python<'py>, rows: &[R], symbols: &[String]) -
             ColumnKind::Text => words(py, cells)?,
             ColumnKind::Symbol => {
                 let codes: Vec<u32> = cells
-                    .map(|cell| if let Cell::Symbol(code) = cell { code } else { u32::MAX })
+                    .map(|cell| {
+                        if let Cell::Symbol(code) = cell {
+                            code
+                        } else {
+                            u32::MAX
+                        }
+                    })
                     .collect();
-                (codes.into_pyarray(py), symbols).into_pyobject(py)?.into_any()
+                (codes.into_pyarray(py), symbols)
+                    .into_pyobject(py)?
+                    .into_any()
             }
             ColumnKind::Id => {
                 let texts: Vec<String> = cells
-                    .map(|cell| if let Cell::Id(id) = cell { format!("{id:032x}") } else { String::new() })
+                    .map(|cell| {
+                        if let Cell::Id(id) = cell {
+                            format!("{id:032x}")
+                        } else {
+                            String::new()
+                        }
+                    })
                     .collect();
                 PyList::new(py, texts)?.into_any()
             }
@@ -112,7 +134,9 @@ fn whole_numbers<'py>(
         })
         .collect();
     let mask = nullable.then(|| valid.into_pyarray(py));
-    Ok((values.into_pyarray(py), mask).into_pyobject(py)?.into_any())
+    Ok((values.into_pyarray(py), mask)
+        .into_pyobject(py)?
+        .into_any())
 }
 
 fn numbers<'py>(py: Python<'py>, cells: impl Iterator<Item = Cell>) -> Bound<'py, PyAny> {
@@ -140,7 +164,9 @@ fn flags<'py>(
         })
         .unzip();
     let mask = nullable.then(|| valid.into_pyarray(py));
-    Ok((values.into_pyarray(py), mask).into_pyobject(py)?.into_any())
+    Ok((values.into_pyarray(py), mask)
+        .into_pyobject(py)?
+        .into_any())
 }
 
 fn words<'py>(py: Python<'py>, cells: impl Iterator<Item = Cell>) -> PyResult<Bound<'py, PyAny>> {
@@ -157,11 +183,17 @@ fn words<'py>(py: Python<'py>, cells: impl Iterator<Item = Cell>) -> PyResult<Bo
             }) as u32
         })
         .collect();
-    Ok((codes.into_pyarray(py), dictionary).into_pyobject(py)?.into_any())
+    Ok((codes.into_pyarray(py), dictionary)
+        .into_pyobject(py)?
+        .into_any())
 }
 
 /// Returns an event as an instance of its class in `clustercore.events`.
-pub(crate) fn to_event<'py>(py: Python<'py>, event: &Event, symbols: &[String]) -> PyResult<Bound<'py, PyAny>> {
+pub(crate) fn to_event<'py>(
+    py: Python<'py>,
+    event: &Event,
+    symbols: &[String],
+) -> PyResult<Bound<'py, PyAny>> {
     static CLASSES: [PyOnceLock<Py<PyType>>; 6] = [const { PyOnceLock::new() }; 6];
     match event {
         Event::Cluster(row) => build(py, row, symbols, &CLASSES[0], "Cluster"),
@@ -193,9 +225,11 @@ fn to_python<'py>(py: Python<'py>, cell: Cell, symbols: &[String]) -> PyResult<B
         Cell::Price(_) | Cell::Float(_) => number(cell).into_pyobject(py)?.into_any(),
         Cell::Bool(flag) => flag.into_pyobject(py)?.to_owned().into_any(),
         Cell::Text(word) => word.into_pyobject(py)?.into_any(),
-        Cell::Symbol(code) => {
-            symbols.get(code as usize).map_or("", String::as_str).into_pyobject(py)?.into_any()
-        }
+        Cell::Symbol(code) => symbols
+            .get(code as usize)
+            .map_or("", String::as_str)
+            .into_pyobject(py)?
+            .into_any(),
         Cell::Id(id) => format!("{id:032x}").into_pyobject(py)?.into_any(),
         Cell::Null => py.None().into_bound(py),
     })

@@ -23,15 +23,29 @@ struct TradeColumns<'py> {
 impl<'py> TradeColumns<'py> {
     fn read(columns: &Bound<'py, PyDict>) -> PyResult<Self> {
         let floats = [
-            "net", "gross", "costs", "return", "risk_usd", "stop_points", "points", "mae", "mfe",
+            "net",
+            "gross",
+            "costs",
+            "return",
+            "risk_usd",
+            "stop_points",
+            "points",
+            "mae",
+            "mfe",
         ];
         let flags = ["open", "ambiguous", "modal_tied"];
         Ok(Self {
-            floats: floats.iter().map(|name| get(columns, name)).collect::<PyResult<_>>()?,
+            floats: floats
+                .iter()
+                .map(|name| get(columns, name))
+                .collect::<PyResult<_>>()?,
             entry_time: get(columns, "entry_time")?,
             exit_time: get(columns, "exit_time")?,
             trade_date: get(columns, "trade_date")?,
-            flags: flags.iter().map(|name| get(columns, name)).collect::<PyResult<_>>()?,
+            flags: flags
+                .iter()
+                .map(|name| get(columns, name))
+                .collect::<PyResult<_>>()?,
         })
     }
 
@@ -90,8 +104,15 @@ pub(crate) fn compute_statistics<'py>(
         mark_time: mark_time.as_slice()?,
         mark_equity: mark_equity.as_slice()?,
     };
-    let bars = Bars { start: bar_start.as_slice()?, interval_ns };
-    let draws = Draws { seed, resamples, block_days };
+    let bars = Bars {
+        start: bar_start.as_slice()?,
+        interval_ns,
+    };
+    let draws = Draws {
+        seed,
+        resamples,
+        block_days,
+    };
     let computed = py.detach(|| statistics::compute(trades, account, bars, draws));
     let computed = computed.map_err(|error| raise(py, &Error::Config(error)))?;
     let list = PyList::empty(py);

@@ -55,7 +55,11 @@ pub fn session_to_date(
             (current, bars, sum) = (*session, 0, 0);
         }
         let enough = (current >= 0) & (bars >= min_bars.max(1) as i64);
-        *value = if enough { per_minute(sum, bars, bar_minutes) } else { f64::NAN };
+        *value = if enough {
+            per_minute(sum, bars, bar_minutes)
+        } else {
+            f64::NAN
+        };
         bars += 1;
         sum += volume;
     }
@@ -77,17 +81,24 @@ pub fn previous_session(
 ) -> Result<(), Error> {
     let bar_minutes = minutes(interval);
     let mut days = Days::default();
-    by_session(start, volume, sessions, interval, out, |index, session, rows, volume, out| {
-        let usual = days.last_good(bar_minutes);
-        out.fill(usual.map_or(f64::NAN, |usual| usual.per_minute));
-        days.push(DayCount {
-            session: index,
-            symbol: 0,
-            volume: volume.iter().sum(),
-            bars: rows.len() as i64,
-            scheduled_bars: (session.close - session.open + interval - 1).div_euclid(interval),
-        });
-    })
+    by_session(
+        start,
+        volume,
+        sessions,
+        interval,
+        out,
+        |index, session, rows, volume, out| {
+            let usual = days.last_good(bar_minutes);
+            out.fill(usual.map_or(f64::NAN, |usual| usual.per_minute));
+            days.push(DayCount {
+                session: index,
+                symbol: 0,
+                volume: volume.iter().sum(),
+                bars: rows.len() as i64,
+                scheduled_bars: (session.close - session.open + interval - 1).div_euclid(interval),
+            });
+        },
+    )
 }
 
 /// Which earlier slots make the usual volume of a slot.
@@ -117,7 +128,13 @@ pub fn time_of_day(
     check_interval(interval)?;
     if slots.width <= 0 || slots.width % interval != 0 {
         let problem = "not a whole number of bars";
-        return Err(setting("cluster.minutes", problem, slots.width, "a multiple of the bar").into());
+        return Err(setting(
+            "cluster.minutes",
+            problem,
+            slots.width,
+            "a multiple of the bar",
+        )
+        .into());
     }
     if slots.min_sessions == 0 || slots.min_sessions > slots.sessions {
         let expected = "1 to baseline.sessions";
@@ -126,16 +143,30 @@ pub fn time_of_day(
     }
     let bar_minutes = minutes(interval);
     let mut earlier = TimeOfDay::new(slots.sessions, slots.min_sessions, interval, slots.width);
-    by_session(start, volume, sessions, interval, out, |index, session, start, volume, out| {
-        let mut tape = Tape::default();
-        for ((value, start), volume) in out.iter_mut().zip(start).zip(volume) {
-            let usual = earlier.usual(start - session.open, bar_minutes);
-            *value = usual.map_or(f64::NAN, |usual| usual.per_minute);
-            let bar = BarInput { start: *start, open: 0, high: 0, low: 0, close: 0, volume: *volume };
-            tape.push(&bar, false);
-        }
-        earlier.push(index, session, 0, &tape, 0);
-    })
+    by_session(
+        start,
+        volume,
+        sessions,
+        interval,
+        out,
+        |index, session, start, volume, out| {
+            let mut tape = Tape::default();
+            for ((value, start), volume) in out.iter_mut().zip(start).zip(volume) {
+                let usual = earlier.usual(start - session.open, bar_minutes);
+                *value = usual.map_or(f64::NAN, |usual| usual.per_minute);
+                let bar = BarInput {
+                    start: *start,
+                    open: 0,
+                    high: 0,
+                    low: 0,
+                    close: 0,
+                    volume: *volume,
+                };
+                tape.push(&bar, false);
+            }
+            earlier.push(index, session, 0, &tape, 0);
+        },
+    )
 }
 
 /// Calls `work` for the rows of each session that has some, oldest first; the rows of no session
@@ -163,7 +194,13 @@ fn by_session(
         let session = &sessions.all()[index];
         check_close(session, interval)?;
         let to = from + start[from..].partition_point(|start| *start < session.close);
-        work(index, session, &start[from..to], &volume[from..to], &mut out[from..to]);
+        work(
+            index,
+            session,
+            &start[from..to],
+            &volume[from..to],
+            &mut out[from..to],
+        );
         from = to;
     }
     Ok(())

@@ -180,13 +180,19 @@ impl Search {
         let usual = self.usual.get(place).map_or(f64::NAN, |(_, usual)| *usual);
         // Nothing is many times an infinite volume: a window without a baseline is quiet.
         self.config.baseline.value = if usual.is_nan() { f64::INFINITY } else { usual };
-        let judging = Judging { instant, last_confirmed: None };
+        let judging = Judging {
+            instant,
+            last_confirmed: None,
+        };
         self.detector.judge(judging, &self.config, &mut self.events);
     }
 
     fn into_clusters(self) -> Vec<Cluster> {
         let cluster = |event| match event {
-            Event::Cluster(row) => Some(Cluster { baseline_source: "given", ..row }),
+            Event::Cluster(row) => Some(Cluster {
+                baseline_source: "given",
+                ..row
+            }),
             _ => None,
         };
         self.events.into_iter().filter_map(cluster).collect()

@@ -66,7 +66,10 @@ struct Table {
 
 impl Table {
     fn new() -> Self {
-        Self { weight: vec![0; PLACES], mask: PLACES - 1 }
+        Self {
+            weight: vec![0; PLACES],
+            mask: PLACES - 1,
+        }
     }
 
     #[inline(always)]
@@ -81,8 +84,13 @@ impl Table {
 
     /// Returns an empty table in which each of `ticks` ticks in a row has a place of its own.
     fn grown(&self, ticks: i64) -> Self {
-        let places = (ticks as usize).next_power_of_two().max(2 * self.weight.len());
-        Self { weight: vec![0; places], mask: places - 1 }
+        let places = (ticks as usize)
+            .next_power_of_two()
+            .max(2 * self.weight.len());
+        Self {
+            weight: vec![0; places],
+            mask: places - 1,
+        }
     }
 }
 
@@ -94,7 +102,11 @@ struct Heaviest {
     tied: bool,
 }
 
-const NOTHING: Heaviest = Heaviest { weight: 0, tick: 0, tied: false };
+const NOTHING: Heaviest = Heaviest {
+    weight: 0,
+    tick: 0,
+    tied: false,
+};
 
 /// Lowest low and highest high of a window.
 #[derive(Clone, Copy, Debug)]
@@ -192,7 +204,11 @@ impl<const VOLUME: bool> Spread for AtClose<VOLUME> {
         *self.table.at_mut(tick) = entered;
         let best = &mut self.heaviest;
         if entered > best.weight {
-            *best = Heaviest { weight: entered, tick, tied: false };
+            *best = Heaviest {
+                weight: entered,
+                tick,
+                tied: false,
+            };
         } else if (entered == best.weight) & (weight > 0) {
             best.tied = true;
         }
@@ -268,7 +284,9 @@ impl OverRange {
             *self.table.at_mut(tick) += sign * share.each;
         }
         for j in 0..share.rest {
-            *self.table.at_mut(share.low + remainder_tick(j, share.ticks, share.rest)) += sign;
+            *self
+                .table
+                .at_mut(share.low + remainder_tick(j, share.ticks, share.rest)) += sign;
         }
     }
 
@@ -330,7 +348,12 @@ impl Spread for OverRange {
                 }
             }
         }
-        Self { table: Table::new(), shares: vec![Share::default(); window], tick, remainders }
+        Self {
+            table: Table::new(),
+            shares: vec![Share::default(); window],
+            tick,
+            remainders,
+        }
     }
 
     #[inline(always)]
@@ -343,7 +366,12 @@ impl Spread for OverRange {
         let share = if ticks > MAX_TICKS {
             Share::default()
         } else {
-            Share { low, ticks, each: volume / ticks, rest: volume % ticks }
+            Share {
+                low,
+                ticks,
+                each: volume / ticks,
+                rest: volume % ticks,
+            }
         };
         self.shares[place] = share;
         if ticks > self.table.weight.len() as i64 && share.ticks > 0 {
@@ -365,7 +393,11 @@ impl Spread for OverRange {
         }
         let (first, second) = self.stretches(low, ticks as usize);
         let weight = largest(first).max(largest(second));
-        let mut best = Heaviest { weight, tick: low, tied: false };
+        let mut best = Heaviest {
+            weight,
+            tick: low,
+            tied: false,
+        };
         let (mut seen, mut sum) = (0, 0);
         for (place, found) in first.iter().chain(second).enumerate() {
             let heavy = (*found == weight) as usize;
@@ -381,9 +413,13 @@ impl Spread for OverRange {
         let (newer, older) = self.shares.split_at(place + 1);
         let first_bar = |tick: i64| {
             let mut bars = older.iter().chain(newer);
-            bars.position(|share| Self::reaches(share, tick)).unwrap_or(usize::MAX)
+            bars.position(|share| Self::reaches(share, tick))
+                .unwrap_or(usize::MAX)
         };
-        let (low, high) = (tick_of(extremes.low, self.tick), tick_of(extremes.high, self.tick));
+        let (low, high) = (
+            tick_of(extremes.low, self.tick),
+            tick_of(extremes.high, self.tick),
+        );
         ticks.extend((low..=high).filter(|tick| self.table.at(*tick) == weight));
         // Stable: of those that begin with the same bar the lowest stays first.
         ticks.sort_by_cached_key(|tick| first_bar(*tick));
@@ -397,8 +433,11 @@ fn roll<S: Spread>(
     rule: ProfileRule,
 ) -> Result<ModalPrices, Error> {
     let rows = columns.rows();
-    let mut found =
-        ModalPrices { price: vec![0.0; rows], tied: vec![false; rows], position: vec![0.0; rows] };
+    let mut found = ModalPrices {
+        price: vec![0.0; rows],
+        tied: vec![false; rows],
+        position: vec![0.0; rows],
+    };
     if let Some(row) = (0..rows.min(window)).find(|row| !columns.accepts(*row)) {
         return Err(columns.refuse(row).into());
     }
@@ -409,9 +448,19 @@ fn roll<S: Spread>(
         return Ok(found);
     }
     let mut spread = S::new(window, rule.tick);
-    let mut chooser = Chooser { histogram: Histogram::default(), ticks: Vec::new(), rule };
+    let mut chooser = Chooser {
+        histogram: Histogram::default(),
+        ticks: Vec::new(),
+        rule,
+    };
     // Extremes from each place of the last block to its end (as in `volatility::rolling`).
-    let mut behind = vec![Extremes { low: i64::MAX, high: i64::MIN }; window + 1];
+    let mut behind = vec![
+        Extremes {
+            low: i64::MAX,
+            high: i64::MIN
+        };
+        window + 1
+    ];
     for start in (0..rows).step_by(window) {
         let end = rows.min(start + window);
         let mut ahead = behind[window];
@@ -422,9 +471,15 @@ fn roll<S: Spread>(
             let place = row - start;
             let (low, high) = (columns.low[row], columns.high[row]);
             spread.take(place, (low, high, columns.close[row], columns.volume[row]));
-            ahead = Extremes { low: ahead.low.min(low), high: ahead.high.max(high) };
+            ahead = Extremes {
+                low: ahead.low.min(low),
+                high: ahead.high.max(high),
+            };
             let rest = behind[place + 1];
-            let extremes = Extremes { low: ahead.low.min(rest.low), high: ahead.high.max(rest.high) };
+            let extremes = Extremes {
+                low: ahead.low.min(rest.low),
+                high: ahead.high.max(rest.high),
+            };
             if row + 1 < window {
                 continue;
             }
@@ -470,14 +525,21 @@ struct Chooser {
 impl Chooser {
     #[inline(never)]
     fn choose(&mut self, extremes: Extremes) -> (f64, bool, f64) {
-        let rule = ProfileRule { source: ProfileSource::Close, ..self.rule };
+        let rule = ProfileRule {
+            source: ProfileSource::Close,
+            ..self.rule
+        };
         let bars: Vec<_> = self
             .ticks
             .drain(..)
             .map(|tick| bar(extremes.low, extremes.high, tick * rule.tick, 1))
             .collect();
         match profile(&mut self.histogram, &bars, 0, &[], rule) {
-            Some(found) => (in_points(found.modal_price), found.modal_tied, found.modal_position),
+            Some(found) => (
+                in_points(found.modal_price),
+                found.modal_tied,
+                found.modal_position,
+            ),
             None => (f64::NAN, false, f64::NAN),
         }
     }
@@ -499,8 +561,11 @@ mod tests {
     use crate::config::Tie;
     use proptest::prelude::*;
 
-    const SOURCES: [ProfileSource; 3] =
-        [ProfileSource::Close, ProfileSource::CloseVolume, ProfileSource::RangeVolume];
+    const SOURCES: [ProfileSource; 3] = [
+        ProfileSource::Close,
+        ProfileSource::CloseVolume,
+        ProfileSource::RangeVolume,
+    ];
     const TIES: [Tie; 3] = [Tie::Middle, Tie::Earliest, Tie::Lowest];
 
     /// Columns of bars: high, low, close, volume.
@@ -508,7 +573,12 @@ mod tests {
 
     fn columns(market: &Market) -> ProfileColumns<'_> {
         let [high, low, close, volume] = market;
-        ProfileColumns { high, low, close, volume }
+        ProfileColumns {
+            high,
+            low,
+            close,
+            volume,
+        }
     }
 
     /// Compares every window with the engine's profile, and returns how many were tied and not.
@@ -532,9 +602,17 @@ mod tests {
                 None => (f64::NAN, false, f64::NAN),
             };
             let about = format!("row {row}, window {window}, {rule:?}");
-            assert_eq!(found.price[row].to_bits(), price.to_bits(), "price, {about}");
+            assert_eq!(
+                found.price[row].to_bits(),
+                price.to_bits(),
+                "price, {about}"
+            );
             assert_eq!(found.tied[row], tied, "tied, {about}");
-            assert_eq!(found.position[row].to_bits(), position.to_bits(), "position, {about}");
+            assert_eq!(
+                found.position[row].to_bits(),
+                position.to_bits(),
+                "position, {about}"
+            );
         }
         seen
     }
@@ -543,14 +621,21 @@ mod tests {
     fn walk(rows: usize, tick: i64, jump: i64, volumes: u64, seed: u64) -> Market {
         let mut state = seed;
         let mut draw = |below: u64| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
             ((state >> 33) % below) as i64
         };
         let mut market: Market = Default::default();
         let mut close = 4_000 * tick;
         for _ in 0..rows {
             let open = close;
-            close += tick * (draw(7) - 3) + if draw(40) == 0 { jump * (draw(3) - 1) } else { 0 };
+            close += tick * (draw(7) - 3)
+                + if draw(40) == 0 {
+                    jump * (draw(3) - 1)
+                } else {
+                    0
+                };
             let low = open.min(close) - tick * draw(3);
             let bar = [open.max(close) + tick * draw(3), low, close, draw(volumes)];
             for (column, value) in market.iter_mut().zip(bar) {
@@ -568,7 +653,11 @@ mod tests {
             for source in SOURCES {
                 for tie in TIES {
                     for window in [1, 2, 15, 64, 300] {
-                        let rule = ProfileRule { source, tie, tick: 250 };
+                        let rule = ProfileRule {
+                            source,
+                            tie,
+                            tick: 250,
+                        };
                         let (tied, clear) = compare(&market, window, rule);
                         seen = (seen.0 + tied, seen.1 + clear);
                     }
@@ -611,10 +700,15 @@ mod tests {
             for row in [2, 40] {
                 let mut market = walk(50, 250, 0, 10, 3);
                 market[column][row] = value;
-                let rule =
-                    ProfileRule { source: ProfileSource::Close, tie: Tie::Lowest, tick: 250 };
+                let rule = ProfileRule {
+                    source: ProfileSource::Close,
+                    tie: Tie::Lowest,
+                    tick: 250,
+                };
                 let error = rolling_modal_price(columns(&market), 15, rule).unwrap_err();
-                let Error::Data(error) = error else { panic!("{error}") };
+                let Error::Data(error) = error else {
+                    panic!("{error}")
+                };
                 assert_eq!((error.row, error.column), (row, name));
             }
         }

@@ -41,13 +41,23 @@ pub fn first_retests(
 ) -> Result<Vec<i64>, Error> {
     bars.check_lengths()?;
     check_length("ts_event", start.len(), bars.rows())?;
-    check_length("decision_time", levels.decision_time.len(), levels.price.len())?;
+    check_length(
+        "decision_time",
+        levels.decision_time.len(),
+        levels.price.len(),
+    )?;
     check_length("deadline", levels.deadline.len(), levels.price.len())?;
     check_interval(rule.interval)?;
     check_order(start)?;
     if !(0..PRICE_LIMIT_NANOS).contains(&rule.tolerance) {
         let expected = "0 or more";
-        return Err(setting("retest.tolerance", "not a distance", rule.tolerance, expected).into());
+        return Err(setting(
+            "retest.tolerance",
+            "not a distance",
+            rule.tolerance,
+            expected,
+        )
+        .into());
     }
     if let Some(row) = (0..bars.rows()).find(|row| !bars.accepts(*row)) {
         return Err(bars.refuse(row).into());
