@@ -1109,7 +1109,7 @@ class Reference:
 
     def _momentum(self, session: SessionState, start: int) -> float | None:
         bars = self._between(session, start + self.momentum_start, start + self.momentum_end)
-        if len(bars) < 2:
+        if len(bars) < 2 or bars[0].close == 0:
             return None
         return bars[-1].close / bars[0].close - 1.0
 
@@ -1448,7 +1448,8 @@ class Reference:
             if count >= settings["min_trades"] and mean > 0.5:
                 multiplier = min(1.0 + settings["scale"] * (mean - 0.5), settings["max"])
         elif settings["mode"] == "score" and count > 0 and count >= settings["min_trades"]:
-            average = total(trade["return"] * 100.0 for trade in record) / count
+            # A trade entered at a price of zero has no return.
+            average = total((trade["return"] or 0.0) * 100.0 for trade in record) / count
             score = 1.0 + settings["scale"] * (wins / count) * average
             multiplier = min(max(score, 1.0), settings["max"])
         order.row.update(context=context, multiplier=multiplier)

@@ -118,6 +118,5 @@ def _adverse_net(
     worse = Engine(
         config.override({"entry.adverse": True}), instrument, sessions, bars.interval_ns
     )
-    trades = worse.run(bars, columns=columns, finish=True)["trades"]
-    closed = trades.filter(pl.col("exit_reason") != "open")
-    return float(closed["net"].sum()), closed.height
+    closed = worse.run(bars, columns=columns)["trades"]["net"]
+    return float(closed.sum()), closed.len()

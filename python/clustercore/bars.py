@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -187,10 +188,21 @@ class Bars:
             f"{self.instrument.root}, {names}, {span}{self.source}{label})"
         )
 
+    @cached_property
+    def stretches(self) -> tuple[tuple[int, str], ...]:
+        """First row and symbol of each stretch of bars of one contract, in order."""
+        symbols = self.frame["symbol"]
+        if symbols.is_empty():
+            return ()
+        if (symbols == symbols[0]).all():  # by far the common case, and five times as fast
+            return ((0, symbols[0]),)
+        first = symbols.ne_missing(symbols.shift(1)).arg_true()
+        return tuple(zip(first.to_list(), symbols.gather(first).to_list(), strict=True))
+
     @property
     def symbols(self) -> tuple[str, ...]:
         """Symbols in the order of their first bar."""
-        return tuple(self.frame["symbol"].unique(maintain_order=True).to_list())
+        return tuple(dict.fromkeys(symbol for _, symbol in self.stretches))
 
     def with_notes(self, *notes: str) -> Bars:
         """Return the same bars with more notes."""

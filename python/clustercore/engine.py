@@ -146,7 +146,7 @@ class Engine:
             columns["low"],
             columns["close"],
             columns["volume"],
-            _stretches(bars.frame["symbol"]),
+            list(bars.stretches),
             context.to_numpy() if context.any() else None,
             actionable,
             finish,
@@ -199,41 +199,41 @@ class Engine:
         return to_frame(name, columns, self.config_id)
 
 
-def _stretches(symbols: pl.Series) -> list[tuple[int, str]]:
-    """Return the first row and the symbol of each stretch of one contract."""
-    if symbols.is_empty():
-        return []
-    runs = symbols.rle().struct.unnest()
-    starts = runs["len"].cast(pl.Int64).cum_sum() - runs["len"].cast(pl.Int64)
-    return list(zip(starts.to_list(), runs["value"].to_list(), strict=True))
-
-
 def to_frame(name: str, columns: dict[str, Any], config_id: str) -> pl.DataFrame:
     """Return one frame of raw columns, with the configuration and version on every row."""
-    fields = _core.record_fields()[name]
-    series = [_series(field, columns[field["name"]]) for field in fields]
-    return pl.DataFrame(series).with_columns(
+    arrays: dict[str, Any] = {}
+    expressions: list[pl.Expr] = []
+    for field in _core.record_fields()[name]:
+        parts, expression = _column(field, columns[field["name"]])
+        arrays |= parts
+        expressions.append(expression.alias(field["name"]))
+    return pl.DataFrame(arrays).select(
+        *expressions,
         pl.lit(config_id).alias("config_id"),
         pl.lit(_core.ENGINE_VERSION).alias("engine_version"),
     )
 
 
-def _series(field: dict[str, Any], column: Any) -> pl.Series:  # noqa: ANN401
+def _column(field: dict[str, Any], column: Any) -> tuple[dict[str, Any], pl.Expr]:  # noqa: ANN401
+    """Return what a raw column is made of, and the expression that makes it."""
     name, kind, nullable = field["name"], field["kind"], field["nullable"]
+    whole = pl.col(name)
     if kind in ("time", "int", "bool"):
         values, valid = column
-        series = pl.Series(name, values)
+        parts = {name: values}
         if nullable:
-            series = series.zip_with(pl.Series(valid), pl.Series([None], dtype=series.dtype))
-        return series.cast(pl.Datetime("ns", "UTC")) if kind == "time" else series
+            parts[f"{name} is there"] = valid
+            whole = pl.when(f"{name} is there").then(whole)
+        return parts, whole.cast(_DTYPES[kind])
     if kind in ("price", "float"):
-        series = pl.Series(name, column)
-        return series.fill_nan(None) if nullable else series
+        return {name: column}, whole.fill_nan(None) if nullable else whole
     if kind == "id":
-        return pl.Series(name, column, dtype=pl.String)
+        return {name: pl.Series(column, dtype=pl.String)}, whole
     codes, words = column
-    places = pl.Series(codes.astype(np.int64)).replace(np.iinfo(np.uint32).max, None)
-    return pl.Series(name, words, dtype=pl.String).gather(places)
+    known = whole.replace_strict(
+        list(range(len(words))), words, default=None, return_dtype=pl.String
+    )
+    return {name: codes}, known
 
 
 def frames_from_events(events: list[Event], config_id: str) -> dict[str, pl.DataFrame]:

@@ -26,7 +26,7 @@ COMMANDS = [
     *(["data", name] for name in ("check", "convert", "sessions", "contracts")),
     *(
         ["config", name]
-        for name in ("show", "presets", "validate", "schema", "reference", "columns")
+        for name in ("show", "presets", "validate", "schema", "reference", "columns", "statistics")
     ),
 ]
 
@@ -358,7 +358,7 @@ def accepts(schema: dict[str, object], value: object) -> bool:
         return any(accepts(each, value) for each in alternatives)
     if "const" in schema:
         return value == schema["const"]
-    kinds = {
+    kinds: dict[str, type | tuple[type, ...]] = {
         "boolean": bool,
         "string": str,
         "array": list,

@@ -19,6 +19,7 @@ from clustercore.instruments import Instrument
 from clustercore.sample import sample, sample_parent
 from clustercore.sessions import load_sessions
 from clustercore.sources import read_bars
+from clustercore.sources.dbn import _symbols
 
 START = datetime(2024, 1, 2, 15, tzinfo=UTC)
 NO_BARS = "holds no bars and no trades"
@@ -425,6 +426,38 @@ def test_trades_are_formed_on_their_receipt() -> None:
     assert "trades by time of receipt" in bars.notes[0]
 
 
+def test_trades_of_a_dbn_file_are_formed_on_their_receipt(tmp_path: Path) -> None:
+    """The first trade happens in one minute and is received in the next."""
+    record = np.dtype(
+        [
+            ("length", "u1"),
+            ("rtype", "u1"),
+            ("publisher_id", "<u2"),
+            ("instrument_id", "<u4"),
+            ("ts_event", "<u8"),
+            ("price", "<i8"),
+            ("size", "<u4"),
+            ("action", "S1"),
+            ("side", "S1"),
+            ("flags_depth", "<u2"),
+            ("ts_recv", "<u8"),
+            ("rest", "<u8"),
+        ]
+    )
+    rows = np.zeros(2, dtype=record)
+    rows["length"], rows["action"], rows["size"] = 12, b"T", [3, 4]
+    rows["ts_event"] = int(START.timestamp()) * 10**9 + np.array([59, 61]) * 10**9
+    rows["ts_recv"] = rows["ts_event"] + 2 * 10**9
+    rows["price"] = 5000 * 10**9
+    header = b"GLBX.MDP3".ljust(16, b"\0") + (4).to_bytes(2, "little") + bytes(24)
+    header += bytes([2, 0, 0]) + (71).to_bytes(2, "little")
+    header = header.ljust(100, b"\0") + bytes(20)
+    path = tmp_path / "trades.dbn"
+    path.write_bytes(b"DBN\x03" + len(header).to_bytes(4, "little") + header + rows.tobytes())
+    bars = read_bars(path, "ESH4")
+    assert bars.frame.select("ts_event", "volume").rows() == [(START + timedelta(minutes=1), 7)]
+
+
 def test_only_trades_of_an_order_file_count() -> None:
     orders = trades(["ESH4"] * 6).with_columns(
         action=pl.Series(["T", "F", "A", "T", "C", "T"]), rtype=pl.lit(160)
@@ -525,6 +558,35 @@ def test_a_source_without_symbols_needs_one() -> None:
         read_bars(nameless, "6EH4", instrument="6E")
 
 
+def mapped(mappings: list[tuple[str, str, str, str]], stype_in: str) -> pl.Series:
+    """Return the symbols of id 7 on two dates and id 8 on the second."""
+    decoded = {
+        "metadata": {"mappings": mappings, "stype_in": stype_in},
+        "mappings": {"instrument_id": np.array([], dtype=np.uint32), "symbol_out": []},
+    }
+    ids = np.array([7, 7, 8], dtype=np.uint32)
+    times = np.array([0, 86_400 * 10**9, 86_400 * 10**9])
+    return _symbols(decoded, ids, times, "file")[0]
+
+
+def test_an_instrument_number_means_what_its_date_says() -> None:
+    reused = [
+        ("ESZ4", "1970-01-01", "1970-01-02", "7"),
+        ("ESZ5", "1970-01-02", "1970-01-03", "7"),
+        ("ESH5", "1970-01-01", "1970-01-03", "8"),
+    ]
+    assert mapped(reused, "raw_symbol").to_list() == ["ESZ4", "ESZ5", "ESH5"]
+    rolled = [
+        ("ES.c.0", "1970-01-01", "1970-01-03", "7"),
+        ("ES.c.0", "1970-01-02", "1970-01-03", "8"),
+    ]
+    assert mapped(rolled, "continuous").to_list() == ["ES.c.0@7", "ES.c.0@7", "ES.c.0@8"]
+    with pytest.raises(DataError, match="does not say which symbol") as caught:
+        mapped(reused[:2], "raw_symbol")
+    assert (caught.value.row, caught.value.column) == (2, "instrument_id")
+    assert mapped([], "raw_symbol").null_count() == 3
+
+
 # Interval, label, grid --------------------------------------------------------------------------
 
 
@@ -608,6 +670,17 @@ def test_rows_are_those_of_the_input_after_removals() -> None:
         high=pl.when(pl.int_range(pl.len()) == 9).then(None).otherwise("high")
     )
     assert refused(holes).row == 9
+
+
+def test_rows_of_bad_numbers_are_those_of_the_input() -> None:
+    texts = with_value("volume", 2, 0).with_columns(pl.col("close", "volume").cast(pl.String))
+    tenth = pl.int_range(pl.len()) == 9
+    for column, bad in (("close", "much"), ("volume", "1.5"), ("volume", "many")):
+        changed = texts.with_columns(
+            pl.when(tenth).then(pl.lit(bad)).otherwise(column).alias(column)
+        )
+        error = refused(changed)
+        assert (error.row, error.column) == (9, column)
 
 
 def test_volume_types() -> None:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["columns_page", "json_schema", "settings_page"]
+__all__ = ["DERIVED", "columns_page", "json_schema", "settings_page", "statistics_page"]
 
 _DISTANCE = r"^\s*[0-9.eE+-]+\s*(ticks?|points?)\s*$"
 _LEG = {
@@ -37,10 +37,51 @@ _COLUMN_KINDS = {
     "id": "String",
 }
 _COLUMNS_HEAD = ("| Column | Type | Unit | Empty | Meaning |", "|---|---|---|---|---|")
+_DERIVED_HEAD = ("| Column | Type | Unit | Meaning |", "|---|---|---|---|")
 _ON_EVERY_ROW = (
     ("config_id", "String", "", "Hash of every setting that decides a result."),
     ("engine_version", "String", "", "Changes when any result changes."),
 )
+
+# Frames that are made from the others, after the run: column, type, unit, sentence.
+DERIVED: dict[str, tuple[tuple[str, str, str, str], ...]] = {
+    "funnel": (
+        ("stage", "String", "", "How far things got."),
+        ("count", "Int64", "", "How many got there; empty in rows of losses."),
+        ("lost", "Int64", "", "How many of the stage went no further for this reason."),
+        ("reason", "String", "", "Why they went no further."),
+    ),
+    "daily": (
+        ("trade_date", "Date", "", "Session; only those with a bar."),
+        ("equity", "Float64", "USD", "Equity at the end of the session."),
+        ("pnl", "Float64", "USD", "Change of equity since the session before."),
+        ("trades", "Int64", "trades", "Trades decided in the session."),
+    ),
+    "contexts": (
+        ("context", "Int64", "", "Number of the context; empty where there is none."),
+        ("trades", "Int64", "trades", "Closed trades."),
+        ("wins", "Int64", "trades", "Those with a net result above zero."),
+        ("net", "Float64", "USD", "Sum of the net results."),
+        ("mean_net", "Float64", "USD", "Mean net result."),
+        ("losses", "Int64", "trades", "Those that are no wins."),
+        ("posterior_mean", "Float64", "probability", "Mean of Beta(1 + wins, 1 + losses)."),
+        ("posterior_low", "Float64", "probability", "Its 5 % quantile."),
+        ("posterior_high", "Float64", "probability", "Its 95 % quantile."),
+    ),
+    "groups": (
+        ("by", "String", "", "`direction`, `hour`, `weekday`, `exit_reason` or `context`."),
+        ("label", "String", "", "The group, in words."),
+        ("key", "Int64", "", "The group, as a number to sort by."),
+        ("trades", "Int64", "trades", "Closed trades."),
+        ("wins", "Int64", "trades", "Those with a net result above zero."),
+        ("win_rate", "Float64", "share", "wins / trades."),
+        ("win_rate_low", "Float64", "share", "Lower end of its 95 % interval."),
+        ("win_rate_high", "Float64", "share", "Upper end of its 95 % interval."),
+        ("net_usd", "Float64", "USD", "Sum of the net results."),
+        ("expectancy_usd", "Float64", "USD per trade", "Mean net result."),
+        ("expectancy_r", "Float64", "R", "Mean of net result / money at risk at entry."),
+    ),
+}
 
 
 def json_schema() -> dict[str, Any]:
@@ -246,6 +287,41 @@ def columns_page() -> str:
             _table_row((f"`{name}`", kind, unit, "never", sentence))
             for name, kind, unit, sentence in _ON_EVERY_ROW
         ]
+    lines += ["", "The frames below are made from those above, after the run."]
+    for frame, derived in DERIVED.items():
+        lines += [
+            "",
+            f"## `{frame}`",
+            "",
+            "| Column | Type | Unit | Meaning |",
+            "|---|---|---|---|",
+        ]
+        lines += [_table_row((f"`{name}`", *rest)) for name, *rest in derived]
+    return "\n".join(lines) + "\n"
+
+
+def statistics_page() -> str:
+    """Return the Markdown reference of every statistic, with its definition."""
+    from clustercore.backtest import backtest
+    from clustercore.sample import sample
+
+    # The definitions come with every result; the smallest one will do.
+    statistics = backtest(sample(sessions=1)).statistics
+    lines = [
+        "# Statistics",
+        "",
+        "Made from the core by `clustercore config statistics`; do not edit it here.",
+        "",
+        (
+            "`result.stats` holds them by name, `result.statistics` with unit and definition. One "
+            "that cannot be computed is `None`, and its `reason` says why. A trade that is still "
+            "open at the end counts in `open_trades` and `exposure` only."
+        ),
+        "",
+        "| Statistic | Unit | Definition |",
+        "|---|---|---|",
+    ]
+    lines += [_table_row((f"`{row.name}`", row.unit, row.definition)) for row in statistics]
     return "\n".join(lines) + "\n"
 
 

@@ -203,6 +203,30 @@ def columns(
     return _deliver(columns_page(), out, shown)
 
 
+@settings.command(
+    help_epilogue="""Examples:
+
+  clustercore config statistics
+  clustercore config statistics --out docs/statistics.md
+""",
+)
+def statistics(
+    *,
+    out: Annotated[Path | None, Parameter(group=OUTPUT)] = None,
+    shown: OutputOptions = AS_TEXT,
+) -> int:
+    """Print the definition of every statistic as Markdown.
+
+    Parameters
+    ----------
+    out
+        Write it to this file instead.
+    """
+    from clustercore.cli.reference import statistics_page
+
+    return _deliver(statistics_page(), out, shown)
+
+
 def _deliver(text: str, out: Path | None, shown: OutputOptions) -> int:
     if out is None:
         output.emit_text(text)

@@ -144,8 +144,11 @@ def _scratch(path: Path) -> Iterator[Path]:
     home = path.absolute().parent
     while not home.exists() and home != home.parent:
         home = home.parent
-    scratch = Path(tempfile.mkdtemp(dir=home, prefix=f".{path.name}-"))
-    # mkdtemp makes it private; what is renamed out of it keeps its own, ordinary permissions.
+    try:
+        # It is private; what is renamed out of it keeps its own, ordinary permissions.
+        scratch = Path(tempfile.mkdtemp(dir=home, prefix=f".{path.name}-"))
+    except OSError as error:
+        raise _refused(path, error) from error
     try:
         yield scratch
     finally:

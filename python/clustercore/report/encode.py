@@ -21,7 +21,15 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["BarColumns", "decode_bars", "encode_bars", "pack", "price_unit", "script_json", "unpack"]
+__all__ = [
+    "BarColumns",
+    "decode_bars",
+    "encode_bars",
+    "pack",
+    "price_unit",
+    "script_json",
+    "unpack",
+]
 
 _COLUMNS = 6
 _PLANE_BITS = 8
@@ -62,9 +70,16 @@ def script_json(value: object) -> str:
     >>> print(script_json({"symbol": "</script>", "ratio": float("nan")}))
     {"symbol":"\\u003c/script\\u003e","ratio":null}
     """
-    text = json.dumps(_finite(value), separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    try:
+        text = _json(value)
+    except ValueError:  # a number that JSON has no word for; looking for it takes a second
+        text = _json(_finite(value))
     # Only inside texts can these stand, and there the escape means the same character.
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
 def _finite(value: object) -> object:
@@ -85,7 +100,7 @@ def pack(data: bytes) -> str:
     >>> unpack(pack(b"bars " * 1000)) == b"bars " * 1000
     True
     """
-    engine = zlib.compressobj(9, zlib.DEFLATED, _RAW_DEFLATE)
+    engine = zlib.compressobj(6, zlib.DEFLATED, _RAW_DEFLATE)
     return base64.b64encode(engine.compress(data) + engine.flush()).decode("ascii")
 
 

@@ -123,12 +123,19 @@ def build_payload(result: BacktestResult) -> Payload:
             **bar_columns,
         },
         "equity": _equity(result, sessions, place, len(rows)),
-        "trades": {**_columns(trades, _TRADE_COLUMNS), "r": _in_risk(trades, result), "session": trade_session.tolist()},
+        "trades": {
+            **_columns(trades, _TRADE_COLUMNS),
+            "r": _in_risk(trades, result),
+            "session": trade_session.tolist(),
+        },
         "position": _position_histogram(result),
         "ratio": _ratio_histogram(result),
     }
     levels = {
-        "clusters": {**_columns(result.clusters, _CLUSTER_COLUMNS), "session": cluster_session.tolist()},
+        "clusters": {
+            **_columns(result.clusters, _CLUSTER_COLUMNS),
+            "session": cluster_session.tolist(),
+        },
         "signals": _columns(result.signals, _SIGNAL_COLUMNS),
         "orders": _columns(result.orders, _ORDER_COLUMNS),
     }
@@ -167,7 +174,9 @@ def _bar_blocks(
         unit = min(price_unit(values, unit) for values in prices)
         begin = np.searchsorted(columns["ts_event"], sessions.open_ns[rows])
         end = np.searchsorted(columns["ts_event"], sessions.close_ns[rows])
-        importance = 4 * (counts["trades"] > 0) + 2 * (counts["armed"] > 0) + (counts["clusters"] > 0)
+        importance = (
+            4 * (counts["trades"] > 0) + 2 * (counts["armed"] > 0) + (counts["clusters"] > 0)
+        )
         used = 0
         for place in np.lexsort((-np.arange(len(rows)), -importance)).tolist():
             part = slice(int(begin[place]), int(end[place]))
@@ -264,14 +273,16 @@ def _offset_ms(instant: datetime) -> int:
 
 def _columns(frame: pl.DataFrame, names: tuple[str, ...]) -> dict[str, list[Any]]:
     """Return columns as plain lists: times in ms, everything else as it is."""
-    return {
-        name: (
-            (frame[name].to_physical() // _NANOS_A_MS).to_list()
-            if isinstance(frame.schema[name], pl.Datetime)
-            else frame[name].to_list()
-        )
-        for name in names
-    }
+    return {name: _plain(frame[name]).to_list() for name in names}
+
+
+def _plain(column: pl.Series) -> pl.Series:
+    if isinstance(column.dtype, pl.Datetime):
+        return column.to_physical() // _NANOS_A_MS
+    if column.dtype == pl.Float64:
+        # Prices and ratios as they are meant, without the last bit's noise.
+        return column.fill_nan(None).round(9)
+    return column
 
 
 def _in_risk(trades: pl.DataFrame, result: BacktestResult) -> list[float | None]:

@@ -209,7 +209,8 @@
   // Sessions --------------------------------------------------------------------------------
 
   let levels = null;
-  const state = { session: -1, bars: null, part: null, minutes: 0, request: 0 };
+  // `part` is the part of the session that was asked for, `focus` the times to be seen instead of it.
+  const state = { session: -1, bars: null, part: null, focus: null, minutes: 0, request: 0 };
   const withTrades = [];
   const tradesOf = new Map();
   trades.session.forEach((session, row) => {
@@ -277,17 +278,29 @@
     return { type: "scatter", mode: "lines", x, y, text, hoverinfo: "text", ...style };
   };
 
-  const signalSpan = (session, rows, tradeRows) => {
-    const times = [];
-    for (const row of rows) if (levels.clusters.reason[row] === "armed") {
-      times.push(levels.clusters.window_start[row], levels.clusters.decision_time[row]);
-      const signal = signalOf.get(levels.clusters.decision_time[row]);
-      if (signal !== undefined) times.push(levels.signals.resolved_time[signal]);
-    }
-    for (const row of tradeRows) times.push(trades.entry_time[row], trades.exit_time[row]);
-    if (!times.length) return null;
-    const margin = 20 * 60000;
-    return [Math.max(Math.min(...times) - margin, sessions.open[session]), Math.min(Math.max(...times) + margin, sessions.close[session] + data.interval)];
+  const MARGIN = 20 * 60000, LONGEST = 5 * 3600000;
+  const clip = (session, times, margin = MARGIN) => times.length
+    ? [Math.max(Math.min(...times) - margin, sessions.open[session]), Math.min(Math.max(...times) + margin, sessions.close[session] + data.interval)]
+    : null;
+
+  /** From the first to the last thing that a cluster led to. */
+  const clusterTimes = (session, row) => {
+    const { clusters, signals } = levels;
+    const decided = clusters.decision_time[row];
+    const times = [clusters.window_start[row], decided];
+    const signal = signalOf.get(decided);
+    if (signal !== undefined) times.push(signals.resolved_time[signal]);
+    for (const trade of tradesOf.get(session) || []) if (trades.decision_time[trade] === decided) times.push(trades.exit_time[trade]);
+    return times;
+  };
+  const signalSpan = (session, rows) => clip(session, rows.filter((row) => levels.clusters.reason[row] === "armed").flatMap((row) => clusterTimes(session, row)));
+
+  /** What is shown first: all signals when they fit, else the last that led to a trade. */
+  const firstSpan = (session, rows, spans) => {
+    if (!spans.signals || spans.signals[1] - spans.signals[0] <= LONGEST) return spans.signals ? ["signals", spans.signals] : ["all", spans.all];
+    const traded = new Set((tradesOf.get(session) || []).map((row) => trades.decision_time[row]));
+    const row = rows.findLast((r) => traded.has(levels.clusters.decision_time[r])) ?? rows.findLast((r) => levels.clusters.reason[r] === "armed");
+    return ["", clip(session, clusterTimes(session, row))];
   };
 
   /** 09:30 to 16:00 New York of the session's last calendar day, where the session holds it. */
@@ -393,9 +406,9 @@
     );
     // Without prices the chart is drawn from levels alone.
     state.shown = { candles: c, levels: shownLevels };
-    const spans = { signals: signalSpan(session, rows, tradeRows), regular: regularSpan(session), all: [sessions.open[session], sessions.close[session]] };
-    const part = spans[state.part] ? state.part : spans.signals ? "signals" : "all";
-    const range = spans[part].map(local);
+    const spans = { signals: signalSpan(session, rows), regular: regularSpan(session), all: [sessions.open[session], sessions.close[session]] };
+    const [part, span] = state.focus ? ["", clip(session, state.focus)] : spans[state.part] ? [state.part, spans[state.part]] : firstSpan(session, rows, spans);
+    const range = span.map(local);
     const visible = visibleRange(range);
     await Plotly.react(chart, traces, layout({
       xaxis: axis("Time, New York", { type: "date", range, anchor: "y2", rangeslider: { visible: false }, gridcolor: colours.rule, nticks: narrow() ? 5 : 14, tickformatstops: [{ dtickrange: [null, 59999], value: "%H:%M:%S" }, { dtickrange: [60000, null], value: "%H:%M" }] }),
@@ -438,7 +451,11 @@
         [clusters.value_area_low[row] === null ? DASH : `${price(clusters.value_area_low[row])} to ${price(clusters.value_area_high[row])}`, "n"],
         [number(clusters.modal_position[row]), "n"], [words(clusters.direction[row]), ""], [number(clusters.strength[row]), "n"], [outcome(row), ""],
       ];
-      body.append(make("tr", { className: clusters.reason[row] === "armed" ? "here" : "" }, ...cells.map(([text, kind, title]) => make("td", title ? { className: kind, title } : { className: kind }, String(text)))));
+      const line = make("tr", { className: clusters.reason[row] === "armed" ? "here" : "" }, ...cells.map(([text, kind, title]) => make("td", title ? { className: kind, title } : { className: kind }, String(text))));
+      const button = make("button", { type: "button", title: line.cells[0].title }, line.cells[0].textContent);
+      button.addEventListener("click", () => { state.focus = clusterTimes(session, row); drawSession(); });
+      line.cells[0].replaceChildren(button);
+      body.append(line);
     }
     table.append(body);
   };
@@ -448,7 +465,7 @@
     return list.findLast((other) => other < session) ?? -1;
   };
 
-  const showSession = async (session, part = null) => {
+  const showSession = async (session, focus = null) => {
     if (session < 0 || session >= sessionCount) return;
     state.request += 1;
     const request = state.request;
@@ -456,7 +473,7 @@
     if (request !== state.request) return; // another was asked for meanwhile
     state.session = session;
     state.bars = bars;
-    state.part = part ?? (state.part === "signals" ? null : state.part);
+    state.focus = focus;
     const rows = clustersOf.get(session) || [];
     const net = (tradesOf.get(session) || []).reduce((sum, row) => sum + trades.net[row], 0);
     byId("session-name").textContent = [
@@ -494,7 +511,7 @@
     byId("trade-previous").addEventListener("click", () => showSession(neighbour(withTrades, state.session, -1)));
     byId("trade-next").addEventListener("click", () => showSession(neighbour(withTrades, state.session, 1)));
     for (const button of byId("session-part").querySelectorAll("button"))
-      button.addEventListener("click", () => { state.part = button.dataset.part; drawSession(); });
+      button.addEventListener("click", () => { state.part = button.dataset.part; state.focus = null; drawSession(); });
     const base = data.interval / 60000;
     const lengths = [...new Set([base, 1, 5, 15, 60])].filter((length) => length >= base && Number.isInteger(length / base) && 86400000 / data.interval / (length / base) <= 4000).sort((a, b) => a - b);
     if (!lengths.length) lengths.push(base);
@@ -546,9 +563,7 @@
   const openTrade = async (row) => {
     const session = trades.session[row];
     if (session < 0) return;
-    await showSession(session, "signals");
-    const margin = Math.max(20 * 60000, (trades.exit_time[row] - trades.decision_time[row]) * 0.5);
-    await Plotly.relayout("session-chart", { "xaxis.range[0]": local(trades.decision_time[row] - data.window - margin), "xaxis.range[1]": local(trades.exit_time[row] + margin) });
+    await showSession(session, [trades.decision_time[row] - data.window, trades.exit_time[row]]);
     byId("session").scrollIntoView();
     byId("session-date").focus({ preventScroll: true });
   };

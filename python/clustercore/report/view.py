@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date
@@ -17,10 +18,11 @@ if TYPE_CHECKING:
     from clustercore.quality import QualityReport
     from clustercore.result import BacktestResult
 
-__all__ = ["build_view", "interval", "number", "percent", "whisker"]
+__all__ = ["build_view", "interval", "number", "percent", "quality_view", "whisker"]
 
 MINUS: Final = "\N{MINUS SIGN}"
 _ABSENT: Final = "\N{EN DASH}"
+_MINUS_SIGN: Final = re.compile(r"(?<!\S)-(?=\d)")
 _MANY: Final = 6
 
 _WORDS: Final = {"mae": "MAE", "mfe": "MFE", "r": "in R", "pct": "percent", "p": "p"}
@@ -28,12 +30,15 @@ _UNITS_NAMED_LAST: Final = ("usd", "points", "pct")
 _WHOLE_UNITS: Final = frozenset(
     {"trades", "bars", "marks", "trade dates", "calendar days", "sessions", "contracts"}
 )
-_GROUP_TITLES: Final = {
-    "direction": "Direction",
-    "exit_reason": "Exit reason",
-    "weekday": "Weekday of the trade date",
-    "hour": "Hour of the decision, New York",
-}
+# Two columns of about the same height.
+_GROUP_TITLES: Final = (
+    {
+        "direction": "Direction",
+        "exit_reason": "Exit reason",
+        "weekday": "Weekday of the trade date",
+    },
+    {"hour": "Hour of the decision, New York"},
+)
 _STAGES: Final = {
     "bars": "Bars in sessions",
     "windows": "Windows judged",
@@ -182,7 +187,7 @@ def whisker(
 
 
 def build_view(result: BacktestResult, charted: int, session_count: int) -> dict[str, Any]:
-    """Return everything the template shows."""
+    """Return everything the template shows but for the check of the bars."""
     stats = result.stats
     manifest = result.manifest
     return {
@@ -193,7 +198,7 @@ def build_view(result: BacktestResult, charted: int, session_count: int) -> dict
         "config_id": manifest["config_id"],
         "versions": manifest["versions"],
         "facts": _facts(result),
-        "verdict": result.verdict,
+        "verdict": _MINUS_SIGN.sub(MINUS, result.verdict),
         "mean_trade": _mean_trade(stats),
         "headlines": _headlines(result),
         "months": _months(result),
@@ -220,7 +225,6 @@ def build_view(result: BacktestResult, charted: int, session_count: int) -> dict
             for statistic in result.statistics
         ],
         "settings": _settings(result.config),
-        "quality": _quality(result),
         "notes": list(manifest["data"]["notes"]),
         "manifest": list(_flat(manifest)),
     }
@@ -296,7 +300,10 @@ def _headlines(result: BacktestResult) -> list[Headline]:
             "Net with adverse fills",
             number(get("adverse_net_usd")),
             "USD",
-            note("adverse_net_usd", "each entry at the worse of its bar\N{RIGHT SINGLE QUOTATION MARK}s open and close"),
+            note(
+                "adverse_net_usd",
+                "each entry at the worse of its bar\N{RIGHT SINGLE QUOTATION MARK}s open and close",
+            ),
             _tone(get("adverse_net_usd")),
         ),
         Headline(
@@ -346,7 +353,7 @@ def _headlines(result: BacktestResult) -> list[Headline]:
         Headline(
             "Sharpe ratio",
             number(get("sharpe")),
-            "a year",
+            "annualised",
             note("sharpe", f"95 % interval {interval(get('sharpe_low'), get('sharpe_high'))}"),
         ),
     ]
@@ -365,9 +372,11 @@ def _months(result: BacktestResult) -> dict[str, Any]:
     ).agg(pnl=pl.col("pnl").sum(), trades=pl.col("trades").sum())
     cells = {(year, month): (pnl, trades) for year, month, pnl, trades in table.iter_rows()}
     largest = max((abs(pnl) for pnl, _ in cells.values()), default=0.0) or 1.0
+    # One short year needs no empty columns.
+    shown = sorted({month for _, month in cells})
     years = []
     for year in sorted({year for year, _ in cells}):
-        months = [cells.get((year, month)) for month in range(1, 13)]
+        months = [cells.get((year, month)) for month in shown]
         total = sum(cell[0] for cell in months if cell is not None)
         years.append(
             {
@@ -387,8 +396,7 @@ def _months(result: BacktestResult) -> dict[str, Any]:
                 "tone": _tone(total),
             }
         )
-    names = [date(2000, month, 1).strftime("%b") for month in range(1, 13)]
-    return {"names": names, "years": years}
+    return {"names": [date(2000, month, 1).strftime("%b") for month in shown], "years": years}
 
 
 def _chart_note(result: BacktestResult, charted: int, session_count: int) -> str:
@@ -475,40 +483,48 @@ def _contexts(result: BacktestResult) -> list[dict[str, Any]]:
     ]
 
 
-def _groups(groups: pl.DataFrame) -> list[tuple[str, list[dict[str, Any]]]]:
-    tables = []
-    for by, title in _GROUP_TITLES.items():
-        rows = [
-            {
-                "label": str(row["label"]).removesuffix(" New York").replace("_", " "),
-                "trades": number(row["trades"], 0),
-                "rate": percent(row["win_rate"]),
-                "interval": interval(row["win_rate_low"], row["win_rate_high"], 1, 100),
-                "whisker": whisker(
-                    row["win_rate_low"],
-                    row["win_rate"],
-                    row["win_rate_high"],
-                    left=0.0,
-                    right=1.0,
-                    reference=0.5,
-                ),
-                "net": number(row["net_usd"]),
-                "tone": _tone(row["net_usd"]),
-                "mean": number(row["expectancy_usd"]),
-                "r": number(row["expectancy_r"], 3),
-            }
-            for row in groups.filter(pl.col("by") == by).iter_rows(named=True)
-        ]
-        tables.append((title, rows))
-    return tables
+def _groups(groups: pl.DataFrame) -> list[list[tuple[str, list[dict[str, Any]]]]]:
+    return [
+        [(title, _group_rows(groups.filter(pl.col("by") == by))) for by, title in column.items()]
+        for column in _GROUP_TITLES
+    ]
+
+
+def _group_rows(groups: pl.DataFrame) -> list[dict[str, Any]]:
+    return [
+        {
+            "label": str(row["label"]).removesuffix(" New York").replace("_", " "),
+            "trades": number(row["trades"], 0),
+            "rate": percent(row["win_rate"]),
+            "interval": interval(row["win_rate_low"], row["win_rate_high"], 1, 100),
+            "whisker": whisker(
+                row["win_rate_low"],
+                row["win_rate"],
+                row["win_rate_high"],
+                left=0.0,
+                right=1.0,
+                reference=0.5,
+            ),
+            "net": number(row["net_usd"]),
+            "tone": _tone(row["net_usd"]),
+            "mean": number(row["expectancy_usd"]),
+            "r": number(row["expectancy_r"], 3),
+        }
+        for row in groups.iter_rows(named=True)
+    ]
 
 
 def _statistic_label(name: str) -> str:
     words = name.split("_")
+    end = ""
+    for word, text in (("low", ", lower end"), ("high", ", upper end")):
+        if word in words:
+            words.remove(word)
+            end = text
     if words[-1] in _UNITS_NAMED_LAST and len(words) > 1:
         words = words[:-1]  # the unit has a column of its own
     text = " ".join(_WORDS.get(word, word) for word in words)
-    return text[0].upper() + text[1:]
+    return text[0].upper() + text[1:] + end
 
 
 def _statistic_value(value: float | None, unit: str) -> str:
@@ -556,7 +572,8 @@ def _setting_text(value: object) -> str:
     return str(value)
 
 
-def _quality(result: BacktestResult) -> dict[str, Any]:
+def quality_view(result: BacktestResult) -> dict[str, Any]:
+    """Return what the check of the bars found, or why there was none."""
     try:
         report: QualityReport = result.quality()
     except ClusterCoreError as error:
@@ -583,4 +600,4 @@ def _flat(value: object, path: str = "") -> Iterator[tuple[str, str]]:
     elif isinstance(value, list | tuple):
         yield path, ", ".join(str(item) for item in value) or "none"
     else:
-        yield path, "none" if value is None else str(value)
+        yield path, "none" if value is None or value == "" else str(value)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from clustercore.report.encode import pack, script_json
 from clustercore.report.payload import build_payload
-from clustercore.report.view import build_view
+from clustercore.report.view import build_view, quality_view
 
 if TYPE_CHECKING:
     from clustercore.result import BacktestResult
@@ -64,7 +65,13 @@ def render(result: BacktestResult) -> str:
     # A third of a second that only a report needs.
     import jinja2
 
-    payload = build_payload(result)
+    # The check of the bars takes as long as everything else together, and needs none of it.
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        quality = pool.submit(quality_view, result)
+        payload = build_payload(result)
+        levels = pack(script_json(payload.levels).encode("ascii"))
+        view = build_view(result, payload.charted, payload.session_count)
+        view["quality"] = quality.result()
     script = (_HERE / "report.js").read_text("utf-8")
     plotly, plotly_hash = _plotly()
     environment = jinja2.Environment(
@@ -75,12 +82,12 @@ def render(result: BacktestResult) -> str:
         undefined=jinja2.StrictUndefined,
     )
     return environment.get_template("report.html.j2").render(
-        view=build_view(result, payload.charted, payload.session_count),
+        view=view,
         policy=_policy(_hash(script), plotly_hash),
         css=(_HERE / "report.css").read_text("utf-8"),
         script=script,
         data=script_json(payload.data),
-        levels=pack(script_json(payload.levels).encode("ascii")),
+        levels=levels,
         bars=payload.bars,
         plotly=plotly,
     )

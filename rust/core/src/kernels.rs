@@ -9,6 +9,8 @@ pub mod clusters;
 pub mod modal;
 pub mod retest;
 
+use std::ops::Range;
+
 use crate::bar::{Bar, PRICE_LIMIT_NANOS, VOLUME_LIMIT};
 use crate::error::{ConfigError, DataError};
 use crate::profile::{Histogram, Profile, ProfileRule, fill, profile};
@@ -38,6 +40,16 @@ impl ProfileColumns<'_> {
         check_length("high", self.high.len(), self.rows())?;
         check_length("low", self.low.len(), self.rows())?;
         check_length("volume", self.volume.len(), self.rows())
+    }
+
+    #[inline(always)]
+    fn slice(&self, rows: Range<usize>) -> Self {
+        Self {
+            high: &self.high[rows.clone()],
+            low: &self.low[rows.clone()],
+            close: &self.close[rows.clone()],
+            volume: &self.volume[rows],
+        }
     }
 
     /// Returns whether a bar can be counted.

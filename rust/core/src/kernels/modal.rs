@@ -12,8 +12,10 @@ use crate::error::Error;
 use crate::instrument::NANOS_PER_POINT;
 use crate::profile::{Histogram, MAX_TICKS, ProfileRule, profile, remainder_tick, tick_of};
 
-/// Ticks of a bar up to which its remainder is looked up.
-const SHORT_RANGE: usize = 64;
+/// Ticks of a bar up to which its shares are looked up.
+const SHORT_RANGE: usize = 16;
+/// Ticks to which volume is added at once.
+const LANES: usize = 8;
 /// Places of the table at the beginning.
 const PLACES: usize = 256;
 
@@ -82,6 +84,12 @@ impl Table {
         &mut self.weight[tick as usize & self.mask]
     }
 
+    /// Returns whether two ticks have one place.
+    #[inline(always)]
+    fn same_place(&self, tick: i64, other: i64) -> bool {
+        (tick ^ other) as usize & self.mask == 0
+    }
+
     /// Returns an empty table in which each of `ticks` ticks in a row has a place of its own.
     fn grown(&self, ticks: i64) -> Self {
         let places = (ticks as usize)
@@ -101,12 +109,6 @@ struct Heaviest {
     tick: i64,
     tied: bool,
 }
-
-const NOTHING: Heaviest = Heaviest {
-    weight: 0,
-    tick: 0,
-    tied: false,
-};
 
 /// Lowest low and highest high of a window.
 #[derive(Clone, Copy, Debug)]
@@ -134,30 +136,34 @@ struct AtClose<const VOLUME: bool> {
     tick: i64,
     /// Width of prices whose ticks the table surely holds.
     reach: i64,
-    heaviest: Heaviest,
-    stale: bool,
+    /// The heaviest tick and its weight, as long as no other can weigh as much.
+    best_tick: i64,
+    best: i64,
+    /// No other tick weighs more than this.
+    others: i64,
 }
 
 impl<const VOLUME: bool> AtClose<VOLUME> {
-    /// Finds the heaviest tick among the ticks of the ring, without a branch on what it finds.
+    /// Finds the heaviest tick among the ticks of the ring, and the weight of the next, without a
+    /// branch on what it finds.
     #[inline(always)]
     fn search(&mut self) {
-        let mut best = NOTHING;
+        let (mut best, mut best_tick, mut others) = (0, 0, 0);
         for &(tick, _) in &self.entries {
             let weight = self.table.at(tick);
-            let (heavier, equal) = (weight > best.weight, weight == best.weight);
-            best.tied = (best.tied & !heavier) | (equal & (tick != best.tick));
-            best.weight = if heavier { weight } else { best.weight };
-            best.tick = if heavier { tick } else { best.tick };
+            let heavier = weight > best;
+            let other = if tick == best_tick { 0 } else { weight };
+            others = if heavier { best } else { others.max(other) };
+            best = if heavier { weight } else { best };
+            best_tick = if heavier { tick } else { best_tick };
         }
-        self.heaviest = best;
-        self.stale = false;
+        (self.best, self.best_tick, self.others) = (best, best_tick, others);
     }
 
     /// Makes the table hold the window; returns false when nothing may.
     #[cold]
     fn widen(&mut self) -> bool {
-        self.stale = true;
+        self.others = i64::MAX;
         let ticks = self.entries.iter().map(|(tick, _)| *tick);
         let (Some(lowest), Some(highest)) = (ticks.clone().min(), ticks.max()) else {
             return false;
@@ -190,32 +196,29 @@ impl<const VOLUME: bool> Spread for AtClose<VOLUME> {
             table,
             entries: vec![(0, 0); window],
             tick,
-            heaviest: NOTHING,
-            stale: true,
+            best_tick: 0,
+            best: 0,
+            others: 0,
         }
     }
 
+    // What enters and what leaves may share a place though their ticks differ: no other pair in
+    // the window can. So places are compared here, not ticks.
     #[inline(always)]
     fn take(&mut self, place: usize, (_, _, close, volume): (i64, i64, i64, i64)) {
         let (tick, weight) = (tick_of(close, self.tick), if VOLUME { volume } else { 1 });
         let (old_tick, old_weight) = std::mem::replace(&mut self.entries[place], (tick, weight));
-        // First in, then out: a bar that becomes the heaviest saves the search.
         let entered = self.table.at(tick) + weight;
         *self.table.at_mut(tick) = entered;
-        let best = &mut self.heaviest;
-        if entered > best.weight {
-            *best = Heaviest {
-                weight: entered,
-                tick,
-                tied: false,
-            };
-        } else if (entered == best.weight) & (weight > 0) {
-            best.tied = true;
-        }
-        let left = self.table.at_mut(old_tick);
-        // A weight of zero has not been the heaviest, unless all are zero.
-        self.stale |= *left == best.weight;
-        *left -= old_weight;
+        let same = self.table.same_place(tick, self.best_tick);
+        let heaviest = same | (entered > self.best);
+        let other = if heaviest { self.best } else { entered };
+        self.others = if same { self.others } else { self.others.max(other) };
+        self.best = if heaviest { entered } else { self.best };
+        self.best_tick = if heaviest { tick } else { self.best_tick };
+        let left = self.table.at(old_tick) - old_weight;
+        *self.table.at_mut(old_tick) = left;
+        self.best = if self.table.same_place(old_tick, self.best_tick) { left } else { self.best };
     }
 
     #[inline(always)]
@@ -223,10 +226,11 @@ impl<const VOLUME: bool> Spread for AtClose<VOLUME> {
         if extremes.high - extremes.low > self.reach && !self.widen() {
             return None;
         }
-        if self.stale {
+        if self.others >= self.best {
             self.search();
         }
-        Some(self.heaviest)
+        let tied = self.others == self.best;
+        Some(Heaviest { weight: self.best, tick: self.best_tick, tied })
     }
 
     fn tied(&self, place: usize, _: Extremes, weight: i64, ticks: &mut Vec<i64>) {
@@ -254,27 +258,33 @@ struct OverRange {
     table: Table,
     shares: Vec<Share>,
     tick: i64,
-    /// For each number of ticks and remainder, one bit a tick that gets one more.
-    remainders: Vec<u64>,
+    /// For each number of ticks, all ones where a tick belongs to the bar, then zeros.
+    inside: Vec<[i64; SHORT_RANGE]>,
+    /// For each number of ticks and remainder, how many contracts of it each tick gets.
+    remainder: Vec<[i64; SHORT_RANGE]>,
 }
 
 impl OverRange {
-    #[inline(always)]
-    fn remainder(&self, share: &Share) -> u64 {
-        self.remainders[(share.ticks as usize - 1) * SHORT_RANGE + share.rest as usize]
-    }
-
     /// Adds a share to the table, or takes it back with `sign` -1.
     #[inline(always)]
     fn apply(&mut self, share: &Share, sign: i64) {
-        if (1..=SHORT_RANGE as i64).contains(&share.ticks) {
-            let mut extra = self.remainder(share);
-            for tick in share.low..share.low + share.ticks {
-                *self.table.at_mut(tick) += sign * (share.each + (extra & 1) as i64);
-                extra >>= 1;
-            }
-        } else {
+        let (ticks, rest) = (share.ticks as usize, share.rest as usize);
+        let first = share.low as usize & self.table.mask;
+        let lanes = if ticks <= LANES { LANES } else { SHORT_RANGE };
+        if ticks > SHORT_RANGE || first + SHORT_RANGE > self.table.weight.len() {
             self.apply_wide(share, sign);
+            return;
+        }
+        let (inside, extra) = (&self.inside[ticks], &self.remainder[ticks * SHORT_RANGE + rest]);
+        let weights = &mut self.table.weight[first..first + SHORT_RANGE];
+        for from in (0..lanes).step_by(LANES) {
+            let weights = &mut weights[from..from + LANES];
+            let (inside, extra) = (&inside[from..from + LANES], &extra[from..from + LANES]);
+            for ((weight, inside), extra) in weights.iter_mut().zip(inside).zip(extra) {
+                // Two's complement: (x ^ -1) + 1 is -x. No sum here leaves 64 bits.
+                let share = (share.each & inside).wrapping_add(*extra);
+                *weight = weight.wrapping_add(if sign < 0 { share.wrapping_neg() } else { share });
+            }
         }
     }
 
@@ -320,8 +330,7 @@ impl OverRange {
     }
 }
 
-/// Returns the largest of some weights and the sum of places where it stands; several chains of
-/// comparisons do not wait for each other.
+/// Returns the largest weight; several chains of comparisons do not wait for each other.
 #[inline(always)]
 fn largest(weights: &[i64]) -> i64 {
     let mut best = [0_i64; 4];
@@ -337,23 +346,32 @@ fn largest(weights: &[i64]) -> i64 {
     best[0].max(best[1]).max(best[2].max(best[3]))
 }
 
+/// Returns how many weights equal one, and the sum of their places.
+#[inline(always)]
+fn places(weights: &[i64], heaviest: i64) -> (i64, i64) {
+    let (mut seen, mut sum) = (0_i64, 0_i64);
+    for (weight, place) in weights.iter().zip(0_i64..) {
+        let heavy = i64::from(*weight == heaviest);
+        seen = seen.wrapping_add(heavy);
+        sum = sum.wrapping_add(heavy.wrapping_neg() & place);
+    }
+    (seen, sum)
+}
+
 impl Spread for OverRange {
     fn new(window: usize, tick: i64) -> Self {
-        let mut remainders = vec![0; SHORT_RANGE * SHORT_RANGE];
+        let mut inside = vec![[0; SHORT_RANGE]; SHORT_RANGE + 1];
+        let mut remainder = vec![[0; SHORT_RANGE]; (SHORT_RANGE + 1) * SHORT_RANGE];
         for ticks in 1..=SHORT_RANGE {
+            inside[ticks][..ticks].fill(-1);
             for rest in 1..ticks {
                 for j in 0..rest {
                     let place = remainder_tick(j as i64, ticks as i64, rest as i64);
-                    remainders[(ticks - 1) * SHORT_RANGE + rest] |= 1 << place;
+                    remainder[ticks * SHORT_RANGE + rest][place as usize] += 1;
                 }
             }
         }
-        Self {
-            table: Table::new(),
-            shares: vec![Share::default(); window],
-            tick,
-            remainders,
-        }
+        Self { table: Table::new(), shares: vec![Share::default(); window], tick, inside, remainder }
     }
 
     #[inline(always)]
@@ -393,20 +411,11 @@ impl Spread for OverRange {
         }
         let (first, second) = self.stretches(low, ticks as usize);
         let weight = largest(first).max(largest(second));
-        let mut best = Heaviest {
-            weight,
-            tick: low,
-            tied: false,
-        };
-        let (mut seen, mut sum) = (0, 0);
-        for (place, found) in first.iter().chain(second).enumerate() {
-            let heavy = (*found == weight) as usize;
-            seen += heavy;
-            sum += place * heavy;
-        }
-        best.tied = seen > 1;
-        best.tick = low + sum as i64;
-        Some(best)
+        let (seen, sum) = places(first, weight);
+        let (seen_after, sum_after) = places(second, weight);
+        // With one heaviest tick the sum of places is its place.
+        let place = sum + sum_after + seen_after * first.len() as i64;
+        Some(Heaviest { weight, tick: low + place, tied: seen + seen_after > 1 })
     }
 
     fn tied(&self, place: usize, extremes: Extremes, weight: i64, ticks: &mut Vec<i64>) {
@@ -464,29 +473,28 @@ fn roll<S: Spread>(
     for start in (0..rows).step_by(window) {
         let end = rows.min(start + window);
         let mut ahead = behind[window];
-        for row in start..end {
-            if !columns.accepts(row) {
-                return Err(columns.refuse(row).into());
-            }
-            let place = row - start;
-            let (low, high) = (columns.low[row], columns.high[row]);
-            spread.take(place, (low, high, columns.close[row], columns.volume[row]));
-            ahead = Extremes {
-                low: ahead.low.min(low),
-                high: ahead.high.max(high),
-            };
-            let rest = behind[place + 1];
-            let extremes = Extremes {
-                low: ahead.low.min(rest.low),
-                high: ahead.high.max(rest.high),
-            };
-            if row + 1 < window {
+        let block = columns.slice(start..end);
+        if let Some(place) = (0..end - start).find(|place| !block.accepts(*place)) {
+            return Err(columns.refuse(start + place).into());
+        }
+        let bars = block.low.iter().zip(block.high).zip(block.close.iter().zip(block.volume));
+        let out = found.price[start..end]
+            .iter_mut()
+            .zip(&mut found.tied[start..end])
+            .zip(&mut found.position[start..end]);
+        for ((place, (((low, high), (close, volume)), rest)), ((price, tied), position)) in
+            bars.zip(&behind[1..]).enumerate().zip(out)
+        {
+            spread.take(place, (*low, *high, *close, *volume));
+            ahead = Extremes { low: ahead.low.min(*low), high: ahead.high.max(*high) };
+            let extremes = Extremes { low: ahead.low.min(rest.low), high: ahead.high.max(rest.high) };
+            if start + place < beginning {
                 continue;
             }
-            let (price, tied, position) = match spread.heaviest(extremes) {
+            (*price, *tied, *position) = match spread.heaviest(extremes) {
                 Some(best) if best.weight > 0 && !best.tied => {
                     let price = best.tick * rule.tick;
-                    (in_points(price), false, position(price, extremes))
+                    (in_points(price), false, self::position(price, extremes))
                 }
                 Some(best) if best.weight > 0 => {
                     spread.tied(place, extremes, best.weight, &mut chooser.ticks);
@@ -494,17 +502,12 @@ fn roll<S: Spread>(
                 }
                 _ => (f64::NAN, false, f64::NAN),
             };
-            found.price[row] = price;
-            found.tied[row] = tied;
-            found.position[row] = position;
         }
         let mut backwards = behind[window];
-        for row in (start..end).rev() {
-            backwards = Extremes {
-                low: backwards.low.min(columns.low[row]),
-                high: backwards.high.max(columns.high[row]),
-            };
-            behind[row - start] = backwards;
+        for ((low, high), behind) in block.low.iter().zip(block.high).zip(&mut behind).rev() {
+            backwards =
+                Extremes { low: backwards.low.min(*low), high: backwards.high.max(*high) };
+            *behind = backwards;
         }
     }
     Ok(found)
@@ -648,8 +651,8 @@ mod tests {
     #[test]
     fn equals_the_profile_of_every_window_on_walks() {
         let mut seen = (0, 0);
-        for (jump, volumes) in [(0, 6), (0, 5_000), (3_000, 40), (90_000, 900), (1 << 23, 9)] {
-            let market = walk(700, 250, jump * 250, volumes, 11 + jump as u64);
+        for (jump, volumes) in [(0, 6), (0, 5_000), (3_000, 40), (20_000, 900), (1 << 23, 9)] {
+            let market = walk(400, 250, jump * 250, volumes, 11 + jump as u64);
             for source in SOURCES {
                 for tie in TIES {
                     for window in [1, 2, 15, 64, 300] {
