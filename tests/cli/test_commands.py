@@ -166,7 +166,7 @@ def test_clusters_on_the_screen_in_files_and_as_json(
 def test_a_table_is_not_cut_where_nobody_looks(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
     output.emit_table(("name",), [("x" * 300,), ("[bold]not markup[/bold]",)])
     shown = capsys.readouterr().out
     assert "x" * 300 in shown

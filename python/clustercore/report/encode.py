@@ -58,7 +58,7 @@ class BarColumns(NamedTuple):
 
 
 def script_json(value: object) -> str:
-    """Return JSON that can stand inside a script element whatever texts it holds.
+    r"""Return JSON that can stand inside a script element whatever texts it holds.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def script_json(value: object) -> str:
     Examples
     --------
     >>> print(script_json({"symbol": "</script>", "ratio": float("nan")}))
-    {"symbol":"\\u003c/script\\u003e","ratio":null}
+    {"symbol":"\u003c/script\u003e","ratio":null}
     """
     try:
         text = _json(value)

@@ -186,7 +186,10 @@ def _bar_blocks(
             block = encode_bars(
                 BarColumns(
                     (times - times[0]) // result.bars.interval_ns,
-                    *(values[part] // unit for values in prices),
+                    columns["open"][part] // unit,
+                    columns["high"][part] // unit,
+                    columns["low"][part] // unit,
+                    columns["close"][part] // unit,
                     columns["volume"][part],
                 )
             )
@@ -243,7 +246,7 @@ def _decimals(unit_nanos: int) -> int:
 
 
 def new_york_offsets(first_ns: int, last_ns: int) -> list[list[int]]:
-    """Return New York's offsets from UTC over a span: pairs of the instant it begins and itself, ms.
+    """Return New York's offsets from UTC over a span, each with the instant it begins; all ms.
 
     Examples
     --------
@@ -318,7 +321,8 @@ def histogram(values: pl.Series, edges: NDArray[np.float64]) -> list[int]:
     >>> histogram(pl.Series([0.1, 0.5, 1.0, None]), np.linspace(0, 1, 3))
     [1, 2]
     """
-    return np.histogram(values.drop_nulls().to_numpy(), bins=edges)[0].tolist()
+    counts: list[int] = np.histogram(values.drop_nulls().to_numpy(), bins=edges)[0].tolist()
+    return counts
 
 
 def _position_histogram(result: BacktestResult) -> dict[str, Any]:

@@ -13,6 +13,7 @@ use std::ops::Range;
 
 use crate::bar::{Bar, PRICE_LIMIT_NANOS, VOLUME_LIMIT};
 use crate::error::{ConfigError, DataError};
+use crate::instrument::NANOS_PER_POINT;
 use crate::profile::{Histogram, Profile, ProfileRule, fill, profile};
 use crate::session::Session;
 
@@ -37,8 +38,7 @@ impl ProfileColumns<'_> {
     }
 
     fn check_lengths(&self) -> Result<(), DataError> {
-        check_length("high", self.high.len(), self.rows())?;
-        check_length("low", self.low.len(), self.rows())?;
+        self.prices().check_lengths()?;
         check_length("volume", self.volume.len(), self.rows())
     }
 
@@ -55,43 +55,25 @@ impl ProfileColumns<'_> {
     /// Returns whether a bar can be counted.
     #[inline(always)]
     fn accepts(&self, row: usize) -> bool {
-        let (high, low, close) = (self.high[row], self.low[row], self.close[row]);
-        (low <= close)
-            & (close <= high)
-            & (-PRICE_LIMIT_NANOS < low)
-            & (high < PRICE_LIMIT_NANOS)
-            & accepts_volume(self.volume[row])
+        self.prices().accepts(row) & accepts_volume(self.volume[row])
     }
 
     /// Names what is wrong with a bar that cannot be counted.
     #[cold]
     fn refuse(&self, row: usize) -> DataError {
-        let (high, low, close) = (self.high[row], self.low[row], self.close[row]);
         if !accepts_volume(self.volume[row]) {
             return refuse_volume(row, self.volume[row]);
         }
-        for (column, price) in [("high", high), ("low", low), ("close", close)] {
-            if !(-PRICE_LIMIT_NANOS < price && price < PRICE_LIMIT_NANOS) {
-                let expected = format!("within {PRICE_LIMIT_NANOS} in 1e-9");
-                return error(row, column, "price too large", price, expected);
-            }
+        self.prices().refuse(row)
+    }
+
+    #[inline(always)]
+    fn prices(&self) -> PriceColumns<'_> {
+        PriceColumns {
+            high: self.high,
+            low: self.low,
+            close: self.close,
         }
-        if high < close {
-            return error(
-                row,
-                "high",
-                "high below close",
-                high,
-                format!("at least {close}"),
-            );
-        }
-        error(
-            row,
-            "low",
-            "low above close",
-            low,
-            format!("at most {close}"),
-        )
     }
 
     fn bars(&self) -> Vec<Bar> {
@@ -106,6 +88,51 @@ impl ProfileColumns<'_> {
             })
             .collect()
     }
+}
+
+/// Columns of prices, oldest first, all of one length.
+#[derive(Clone, Copy, Debug)]
+pub struct PriceColumns<'a> {
+    /// Highs in 1e-9.
+    pub high: &'a [i64],
+    /// Lows in 1e-9.
+    pub low: &'a [i64],
+    /// Closes in 1e-9.
+    pub close: &'a [i64],
+}
+
+impl PriceColumns<'_> {
+    fn check_lengths(&self) -> Result<(), DataError> {
+        check_length("high", self.high.len(), self.close.len())?;
+        check_length("low", self.low.len(), self.close.len())
+    }
+
+    #[inline(always)]
+    fn accepts(&self, row: usize) -> bool {
+        let (high, low, close) = (self.high[row], self.low[row], self.close[row]);
+        (low <= close) & (close <= high) & (-PRICE_LIMIT_NANOS < low) & (high < PRICE_LIMIT_NANOS)
+    }
+
+    #[cold]
+    fn refuse(&self, row: usize) -> DataError {
+        let (high, low, close) = (self.high[row], self.low[row], self.close[row]);
+        for (column, price) in [("high", high), ("low", low), ("close", close)] {
+            if !(-PRICE_LIMIT_NANOS < price && price < PRICE_LIMIT_NANOS) {
+                let expected = format!("within {} points", points(PRICE_LIMIT_NANOS));
+                return error(row, column, "price too large", points(price), expected);
+            }
+        }
+        if high < close {
+            let expected = format!("at least {}", points(close));
+            return error(row, "high", "high below close", points(high), expected);
+        }
+        let expected = format!("at most {}", points(close));
+        error(row, "low", "low above close", points(low), expected)
+    }
+}
+
+fn points(nanos: i64) -> f64 {
+    nanos as f64 / NANOS_PER_POINT
 }
 
 /// Returns a bar as a profile sees it.
@@ -174,7 +201,7 @@ fn check_length(column: &'static str, found: usize, rows: usize) -> Result<(), D
         found.min(rows),
         column,
         "columns differ in length",
-        found as i64,
+        found,
         rows.to_string(),
     ))
 }
@@ -233,7 +260,7 @@ fn error(
     row: usize,
     column: &'static str,
     problem: &str,
-    found: i64,
+    found: impl ToString,
     expected: String,
 ) -> DataError {
     DataError {

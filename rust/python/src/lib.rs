@@ -4,6 +4,7 @@ mod dbn;
 mod engine;
 mod errors;
 mod frames;
+mod kernels;
 mod statistics;
 
 use pyo3::prelude::*;
@@ -27,6 +28,12 @@ mod _core {
     use crate::engine::{PyEngine, points_to_nanos};
     #[pymodule_export]
     use crate::frames::record_fields;
+    #[pymodule_export]
+    use crate::kernels::{
+        detect_clusters, match_retests, previous_session_baseline, rolling_atr_sigma,
+        rolling_baseline, rolling_modal_price, rolling_true_range, rolling_volatility,
+        session_to_date_baseline, time_of_day_baseline, true_range, volume_profile,
+    };
     #[pymodule_export]
     use crate::statistics::{
         compute_statistics, group_trades, hash_columns, posterior, statistic_definitions,

@@ -6,10 +6,10 @@
 //! for it. Where one tick is heaviest there is nothing to decide. Where several are, the engine's
 //! own [`profile`] chooses among them, from one bar for each.
 
-use super::{ProfileColumns, bar, setting};
+use super::{ProfileColumns, bar, points, setting};
+use crate::bar::Bar;
 use crate::config::ProfileSource;
 use crate::error::Error;
-use crate::instrument::NANOS_PER_POINT;
 use crate::profile::{Histogram, MAX_TICKS, ProfileRule, profile, remainder_tick, tick_of};
 
 /// Ticks of a bar up to which its shares are looked up.
@@ -213,12 +213,20 @@ impl<const VOLUME: bool> Spread for AtClose<VOLUME> {
         let same = self.table.same_place(tick, self.best_tick);
         let heaviest = same | (entered > self.best);
         let other = if heaviest { self.best } else { entered };
-        self.others = if same { self.others } else { self.others.max(other) };
+        self.others = if same {
+            self.others
+        } else {
+            self.others.max(other)
+        };
         self.best = if heaviest { entered } else { self.best };
         self.best_tick = if heaviest { tick } else { self.best_tick };
         let left = self.table.at(old_tick) - old_weight;
         *self.table.at_mut(old_tick) = left;
-        self.best = if self.table.same_place(old_tick, self.best_tick) { left } else { self.best };
+        self.best = if self.table.same_place(old_tick, self.best_tick) {
+            left
+        } else {
+            self.best
+        };
     }
 
     #[inline(always)]
@@ -230,7 +238,11 @@ impl<const VOLUME: bool> Spread for AtClose<VOLUME> {
             self.search();
         }
         let tied = self.others == self.best;
-        Some(Heaviest { weight: self.best, tick: self.best_tick, tied })
+        Some(Heaviest {
+            weight: self.best,
+            tick: self.best_tick,
+            tied,
+        })
     }
 
     fn tied(&self, place: usize, _: Extremes, weight: i64, ticks: &mut Vec<i64>) {
@@ -275,7 +287,10 @@ impl OverRange {
             self.apply_wide(share, sign);
             return;
         }
-        let (inside, extra) = (&self.inside[ticks], &self.remainder[ticks * SHORT_RANGE + rest]);
+        let (inside, extra) = (
+            &self.inside[ticks],
+            &self.remainder[ticks * SHORT_RANGE + rest],
+        );
         let weights = &mut self.table.weight[first..first + SHORT_RANGE];
         for from in (0..lanes).step_by(LANES) {
             let weights = &mut weights[from..from + LANES];
@@ -283,7 +298,11 @@ impl OverRange {
             for ((weight, inside), extra) in weights.iter_mut().zip(inside).zip(extra) {
                 // Two's complement: (x ^ -1) + 1 is -x. No sum here leaves 64 bits.
                 let share = (share.each & inside).wrapping_add(*extra);
-                *weight = weight.wrapping_add(if sign < 0 { share.wrapping_neg() } else { share });
+                *weight = weight.wrapping_add(if sign < 0 {
+                    share.wrapping_neg()
+                } else {
+                    share
+                });
             }
         }
     }
@@ -371,7 +390,13 @@ impl Spread for OverRange {
                 }
             }
         }
-        Self { table: Table::new(), shares: vec![Share::default(); window], tick, inside, remainder }
+        Self {
+            table: Table::new(),
+            shares: vec![Share::default(); window],
+            tick,
+            inside,
+            remainder,
+        }
     }
 
     #[inline(always)]
@@ -415,7 +440,11 @@ impl Spread for OverRange {
         let (seen_after, sum_after) = places(second, weight);
         // With one heaviest tick the sum of places is its place.
         let place = sum + sum_after + seen_after * first.len() as i64;
-        Some(Heaviest { weight, tick: low + place, tied: seen + seen_after > 1 })
+        Some(Heaviest {
+            weight,
+            tick: low + place,
+            tied: seen + seen_after > 1,
+        })
     }
 
     fn tied(&self, place: usize, extremes: Extremes, weight: i64, ticks: &mut Vec<i64>) {
@@ -457,11 +486,7 @@ fn roll<S: Spread>(
         return Ok(found);
     }
     let mut spread = S::new(window, rule.tick);
-    let mut chooser = Chooser {
-        histogram: Histogram::default(),
-        ticks: Vec::new(),
-        rule,
-    };
+    let mut chooser = Chooser::new(rule);
     // Extremes from each place of the last block to its end (as in `volatility::rolling`).
     let mut behind = vec![
         Extremes {
@@ -477,7 +502,11 @@ fn roll<S: Spread>(
         if let Some(place) = (0..end - start).find(|place| !block.accepts(*place)) {
             return Err(columns.refuse(start + place).into());
         }
-        let bars = block.low.iter().zip(block.high).zip(block.close.iter().zip(block.volume));
+        let bars = block
+            .low
+            .iter()
+            .zip(block.high)
+            .zip(block.close.iter().zip(block.volume));
         let out = found.price[start..end]
             .iter_mut()
             .zip(&mut found.tied[start..end])
@@ -486,15 +515,21 @@ fn roll<S: Spread>(
             bars.zip(&behind[1..]).enumerate().zip(out)
         {
             spread.take(place, (*low, *high, *close, *volume));
-            ahead = Extremes { low: ahead.low.min(*low), high: ahead.high.max(*high) };
-            let extremes = Extremes { low: ahead.low.min(rest.low), high: ahead.high.max(rest.high) };
+            ahead = Extremes {
+                low: ahead.low.min(*low),
+                high: ahead.high.max(*high),
+            };
+            let extremes = Extremes {
+                low: ahead.low.min(rest.low),
+                high: ahead.high.max(rest.high),
+            };
             if start + place < beginning {
                 continue;
             }
             (*price, *tied, *position) = match spread.heaviest(extremes) {
                 Some(best) if best.weight > 0 && !best.tied => {
                     let price = best.tick * rule.tick;
-                    (in_points(price), false, self::position(price, extremes))
+                    (points(price), false, self::position(price, extremes))
                 }
                 Some(best) if best.weight > 0 => {
                     spread.tied(place, extremes, best.weight, &mut chooser.ticks);
@@ -505,41 +540,45 @@ fn roll<S: Spread>(
         }
         let mut backwards = behind[window];
         for ((low, high), behind) in block.low.iter().zip(block.high).zip(&mut behind).rev() {
-            backwards =
-                Extremes { low: backwards.low.min(*low), high: backwards.high.max(*high) };
+            backwards = Extremes {
+                low: backwards.low.min(*low),
+                high: backwards.high.max(*high),
+            };
             *behind = backwards;
         }
     }
     Ok(found)
 }
 
-#[inline(always)]
-fn in_points(nanos: i64) -> f64 {
-    nanos as f64 / NANOS_PER_POINT
-}
-
 /// Lets the engine choose among equally heavy ticks.
 struct Chooser {
     histogram: Histogram,
     ticks: Vec<i64>,
+    bars: Vec<Bar>,
     rule: ProfileRule,
 }
 
 impl Chooser {
+    fn new(rule: ProfileRule) -> Self {
+        Self {
+            histogram: Histogram::default(),
+            ticks: Vec::new(),
+            bars: Vec::new(),
+            rule: ProfileRule {
+                source: ProfileSource::Close,
+                ..rule
+            },
+        }
+    }
+
     #[inline(never)]
     fn choose(&mut self, extremes: Extremes) -> (f64, bool, f64) {
-        let rule = ProfileRule {
-            source: ProfileSource::Close,
-            ..self.rule
-        };
-        let bars: Vec<_> = self
-            .ticks
-            .drain(..)
-            .map(|tick| bar(extremes.low, extremes.high, tick * rule.tick, 1))
-            .collect();
-        match profile(&mut self.histogram, &bars, 0, &[], rule) {
+        let close = |tick| bar(extremes.low, extremes.high, tick * self.rule.tick, 1);
+        self.bars.clear();
+        self.bars.extend(self.ticks.drain(..).map(close));
+        match profile(&mut self.histogram, &self.bars, 0, &[], self.rule) {
             Some(found) => (
-                in_points(found.modal_price),
+                points(found.modal_price),
                 found.modal_tied,
                 found.modal_position,
             ),
@@ -562,6 +601,7 @@ fn position(price: i64, extremes: Extremes) -> f64 {
 mod tests {
     use super::*;
     use crate::config::Tie;
+    use crate::instrument::NANOS_PER_POINT;
     use proptest::prelude::*;
 
     const SOURCES: [ProfileSource; 3] = [

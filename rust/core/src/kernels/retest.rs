@@ -1,6 +1,6 @@
 //! Which bar first comes back to a level.
 
-use super::{ProfileColumns, check_interval, check_length, check_order, error, setting};
+use super::{PriceColumns, check_interval, check_length, check_order, error, points, setting};
 use crate::bar::{BarInput, PRICE_LIMIT_NANOS};
 use crate::config::RetestTest;
 use crate::error::Error;
@@ -35,12 +35,12 @@ pub struct RetestRule {
 /// of range, the tolerance is negative or too large, or the interval not positive.
 pub fn first_retests(
     start: &[i64],
-    bars: ProfileColumns<'_>,
+    bars: PriceColumns<'_>,
     levels: Levels<'_>,
     rule: RetestRule,
 ) -> Result<Vec<i64>, Error> {
     bars.check_lengths()?;
-    check_length("ts_event", start.len(), bars.rows())?;
+    check_length("ts_event", start.len(), bars.close.len())?;
     check_length(
         "decision_time",
         levels.decision_time.len(),
@@ -59,13 +59,13 @@ pub fn first_retests(
         )
         .into());
     }
-    if let Some(row) = (0..bars.rows()).find(|row| !bars.accepts(*row)) {
+    if let Some(row) = (0..bars.close.len()).find(|row| !bars.accepts(*row)) {
         return Err(bars.refuse(row).into());
     }
     let level = |(row, price): (usize, &i64)| {
         if price.saturating_abs() >= PRICE_LIMIT_NANOS {
-            let expected = format!("within {PRICE_LIMIT_NANOS} in 1e-9");
-            return Err(error(row, "price", "price too large", *price, expected).into());
+            let expected = format!("within {} points", points(PRICE_LIMIT_NANOS));
+            return Err(error(row, "price", "price too large", points(*price), expected).into());
         }
         let from = start.partition_point(|start| *start < levels.decision_time[row]);
         let last_start = levels.deadline[row].saturating_sub(rule.interval);
@@ -78,7 +78,7 @@ pub fn first_retests(
                 high: bars.high[*row],
                 low: bars.low[*row],
                 close,
-                volume: bars.volume[*row],
+                volume: 0,
             };
             is_retest(rule.test, &bar, *price, rule.tolerance)
         });
