@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -86,12 +86,16 @@ Input = Bar | Late | Context | Trade | Advance | Operator
 
 @dataclass(frozen=True)
 class Session:
-    """One row of the session table; `trade_date` in days since 1970."""
+    """One row of the session table; `trade_date` in days since 1970.
+
+    `hours` are the allowed intervals. None stands for the whole session, as when no hours are
+    configured; an empty list allows nothing.
+    """
 
     trade_date: int
     open: int
     close: int
-    hours: Sequence[tuple[int, int]] = ()
+    hours: Sequence[tuple[int, int]] | None = None
     halts: Sequence[tuple[int, int]] = ()
     new_york_offset_s: int = -18_000
 
@@ -150,6 +154,15 @@ def distance_ticks(text: str, tick: int) -> float:
     """Return a distance in ticks, not rounded."""
     number, unit = parse_distance(text)
     return number if unit == "tick" else number * 1e9 / tick
+
+
+def on_grid(session: Session, interval_ns: int) -> Session:
+    """Return a session that closes with the bar that holds its close; hours up to it go along."""
+    close = ceil_div(session.close, interval_ns) * interval_ns
+    hours = session.hours
+    if hours is not None:
+        hours = [(begin, close if end == session.close else end) for begin, end in hours]
+    return replace(session, close=close, hours=hours)
 
 
 def distance_nanos(text: str, tick: int) -> int:
@@ -564,7 +577,7 @@ class Reference:
             raise ValueError(mutant)
         self.config = config
         self.instrument = instrument
-        self.sessions = list(sessions)
+        self.sessions = [on_grid(session, interval_ns) for session in sessions]
         self.session_opens = [session.open for session in sessions]
         self.interval = interval_ns
         self.config_id = config_id
@@ -701,7 +714,7 @@ class Reference:
             return
         self.counts["context_bars"] += 1
         if self.last_context is None:
-            self.advance(self.sessions[index].close)
+            self.advance(self._session_end(index))
             self._leave_stale(bar)
             self.rolling = []
             self.volatility = []
@@ -738,7 +751,8 @@ class Reference:
         self.halted = self.paused = False
         self.losses = 0
         self.peak = self._equity()
-        self._emit("risk", {"time": self._now(), "kind": "reset", "reason": "operator"})
+        # Before any bar there is no time yet.
+        self._emit("risk", {"time": self._now() or 0, "kind": "reset", "reason": "operator"})
 
     def finish(self) -> None:
         """Close the last interval and write the open trades."""
@@ -829,10 +843,14 @@ class Reference:
 
     # Session.
 
+    def _session_end(self, index: int) -> int:
+        """Return when the last interval that can hold a bar of a session is over."""
+        row = self.sessions[index]
+        return row.open + ceil_div(row.close - row.open, self.interval) * self.interval
+
     def _open_session(self, index: int, bar: Bar) -> None:
         row = self.sessions[index]
-        length = ceil_div(row.close - row.open, self.interval) * self.interval
-        self.session = SessionState(index, row, row.open + length, bar.symbol)
+        self.session = SessionState(index, row, self._session_end(index), bar.symbol)
         if self.paused:
             self.paused = False
             self.losses = 0
@@ -1109,15 +1127,15 @@ class Reference:
 
     def _momentum(self, session: SessionState, start: int) -> float | None:
         bars = self._between(session, start + self.momentum_start, start + self.momentum_end)
-        if len(bars) < 2 or bars[0].close == 0:
+        # From a price that is not positive, a rise would read as a fall: no value.
+        if len(bars) < 2 or bars[0].close <= 0:
             return None
         return bars[-1].close / bars[0].close - 1.0
 
     def _hours_interval(self, session: SessionState, decision: int) -> tuple[bool, int | None]:
         """Return whether the decision is inside the hours, and when those end."""
-        if not session.row.hours and not self.config["session"]["hours"]:
-            return True, None
-        for begin, end in session.row.hours:
+        whole = [(session.row.open, session.row.close)]
+        for begin, end in whole if session.row.hours is None else session.row.hours:
             if begin < decision <= end:
                 return True, end
         return False, None
@@ -1530,7 +1548,9 @@ class Reference:
     def _trade_row(self, position: Position, time: int, reason: str, *, stale: bool) -> Row:
         order, cluster = position.order.row, position.order.signal.cluster
         exit_price = sum(q * price for q, price in position.fills) / position.quantity / 1e9
-        points = position.sign * (exit_price - position.entry_price / 1e9)
+        # In whole nanos: the difference of two prices as floats would lose the last digits.
+        left = sum(q * (price - position.entry_price) for q, price in position.fills)
+        points = position.sign * left / position.quantity / 1e9
         gross = points * self.instrument.point_value * position.quantity
         costs = 2 * position.quantity * self.side_cost
         notional = abs(position.entry_price) / 1e9 * self.instrument.point_value * position.quantity

@@ -497,6 +497,21 @@ add(
     settings={"cluster": {"frame": "sliding", "suppress_overlap": False}},
 )
 add(
+    "a sliding window with a later decision is decided without a bar",
+    # The window [0, 5) is decided at 8, where no bar ends; the bar at 7 is missing.
+    [*flat(0, 7, 100.0, 100), *flat(8, 9, 100.0, 100)],
+    {
+        "clusters": [
+            {"window_start": at(0), "decision_time": at(8)},
+            {"window_start": at(1), "decision_time": at(9)},
+        ]
+    },
+    settings={
+        "cluster": {"frame": "sliding", "suppress_overlap": False},
+        "profile": {"end_minute": 8},
+    },
+)
+add(
     "suppression ignores hours",
     flat(0, 7, 100.0, 100),
     {"clusters": [{"reason": "hours"}, {"reason": "overlap"}, {"reason": "overlap"}]},

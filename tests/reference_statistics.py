@@ -49,7 +49,7 @@ def longest_streak(nets: Sequence[float], *, won: bool) -> int:
 
 
 def drawdown(equity: Sequence[float], start: float) -> tuple[float, float, int]:
-    """Return the deepest fall from a peak, in money and of the peak, and the most marks below one."""
+    """Return the deepest fall from a peak, in money and of the peak, and most marks below it."""
     peak = start
     money = share = 0.0
     below = longest = 0

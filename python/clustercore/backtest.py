@@ -82,7 +82,7 @@ def backtest(
     try:
         frames = engine.run(bars, columns=columns, finish=True)
     except DataError as error:
-        raise error.in_file(bars.source) from None
+        raise bars.in_source(error) from None
     counts = engine.counts()
     _refuse_outside(bars, counts)
     adverse = _adverse_net(bars, columns, config, instrument, sessions)

@@ -98,6 +98,8 @@ class Bars:
         True for bars that no market made.
     notes : tuple of str
         What was removed or assumed, in plain words, with counts.
+    source_rows : polars.Series, optional
+        Row of the source of each bar, where rows were removed or moved; for error messages.
     """
 
     frame: pl.DataFrame
@@ -107,6 +109,7 @@ class Bars:
     source_hash: str = ""
     simulated: bool = False
     notes: tuple[str, ...] = ()
+    source_rows: pl.Series | None = None
 
     def __post_init__(self) -> None:
         for name, dtype in SCHEMA.items():
@@ -208,6 +211,19 @@ class Bars:
         """Return the same bars with more notes."""
         return replace(self, notes=(*self.notes, *notes))
 
+    def in_source(self, error: DataError) -> DataError:
+        """Return an error about a row of ``frame`` as one about the source: its name, its row."""
+        rows = self.source_rows
+        known = rows is not None and len(rows) == self.frame.height
+        return DataError(
+            error.problem,
+            file=error.file or self.source,
+            row=int(rows[error.row]) if known and error.row is not None else error.row,
+            column=error.column,
+            found=error.found,
+            expected=error.expected,
+        )
+
     def columns_nanos(self) -> dict[str, NDArray[np.int64]]:
         """Return what the engine takes: contiguous int64 columns without nulls.
 
@@ -224,7 +240,7 @@ class Bars:
             try:
                 result[name] = points_to_nanos(frame[name].to_numpy(allow_copy=False), name)
             except DataError as error:
-                raise error.in_file(self.source) from None
+                raise self.in_source(error) from None
         result["volume"] = frame["volume"].to_numpy(allow_copy=False)
         return result
 

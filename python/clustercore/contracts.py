@@ -239,8 +239,7 @@ def refuse_mixed(frame: pl.DataFrame, sessions: Sessions) -> None:
     ... )
     >>> refuse_mixed(bars, sessions)
     Traceback (most recent call last):
-    ...
-    clustercore.errors.DataError: row 1, column 'symbol': one session holds two contracts ...
+    clustercore.errors.DataError: row 1, column 'symbol': one session holds two contracts; ...
     """
     _require(frame, ("ts_event", "symbol"))
     if frame["symbol"].n_unique() <= 1:

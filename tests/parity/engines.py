@@ -26,7 +26,7 @@ COLUMNS = {name: {c["name"]: c for c in columns} for name, columns in _core.reco
 
 
 def session_columns(sessions: Sequence[reference.Session]) -> dict[str, np.ndarray]:
-    """Return sessions as the columns that the engine takes; no hours mean the whole session."""
+    """Return sessions as the columns that the engine takes; hours of None mean all of it."""
     columns: dict[str, list[int]] = {
         name: []
         for name in ("open_ns", "close_ns", "trade_date", "new_york_offset_s")
@@ -37,7 +37,8 @@ def session_columns(sessions: Sequence[reference.Session]) -> dict[str, np.ndarr
         columns["close_ns"].append(session.close)
         columns["trade_date"].append(session.trade_date)
         columns["new_york_offset_s"].append(session.new_york_offset_s)
-        hours = session.hours or [(session.open, session.close)]
+        whole = [(session.open, session.close)]
+        hours = whole if session.hours is None else session.hours
         for what, spans in (("hours", hours), ("halts", session.halts)):
             for start, end in spans:
                 columns[f"{what}_session"].append(index)

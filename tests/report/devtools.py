@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -151,7 +152,10 @@ class Browser:
         while not self.evaluate(f"Boolean({condition})"):
             if time.monotonic() > deadline:
                 raise TimeoutError(condition)
-            time.sleep(0.02)
+            self._pause()
+
+    def _pause(self) -> None:
+        select.select([self._read], [], [], 0.02)
 
     def errors(self) -> list[str]:
         """Return script errors, refused loads and error lines of the log since `open`."""
@@ -176,7 +180,5 @@ class Browser:
 
     def picture(self, path: Path, *, whole: bool = True, **options: Any) -> None:
         """Write a picture of the page."""
-        import base64
-
         answer = self.send("Page.captureScreenshot", captureBeyondViewport=whole, **options)
         path.write_bytes(base64.b64decode(answer["data"]))

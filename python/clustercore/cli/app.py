@@ -196,7 +196,7 @@ def _clusters(bars: Bars, config: Config) -> pl.DataFrame:
     try:
         return engine.run(bars, finish=True)["clusters"]
     except DataError as error:
-        raise error.in_file(bars.source) from None
+        raise bars.in_source(error) from None
 
 
 def _title(bars: Bars, count: int) -> str:

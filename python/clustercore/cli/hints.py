@@ -8,6 +8,9 @@ from clustercore.errors import ConfigError, DataError
 
 __all__ = ["hint"]
 
+# What errors about a name that does not exist say.
+_ABOUT_NAMES = ("unknown s", "not a dotted name", "no such preset", "no built-in instrument")
+
 
 def hint(error: ConfigError | DataError) -> str:
     """Return ``; did you mean ...?`` for a name that is nearly right, else nothing.
@@ -19,26 +22,27 @@ def hint(error: ConfigError | DataError) -> str:
     """
     if not isinstance(error, ConfigError) or error.field is None:
         return ""
-    near = difflib.get_close_matches(*_typed_and_known(error), n=3, cutoff=0.6)
+    if not any(words in error.problem for words in _ABOUT_NAMES):
+        return ""
+    typed, known = _typed_and_known(error)
+    near = known if typed is None else difflib.get_close_matches(typed, known, n=1)
     return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
-def _typed_and_known(error: ConfigError) -> tuple[str, list[str]]:
+def _typed_and_known(error: ConfigError) -> tuple[str | None, list[str]]:
+    """Return what was typed and what it may be near to; nothing typed: all of the names fit."""
     from clustercore.config import Config, config_fields
 
     field, found = error.field or "", (error.found or "").strip("'\"")
     if field == "preset":
         return found, list(Config.presets())
-    if field.startswith("instrument") and "built-in" in error.problem:
+    if field == "instrument":
         from clustercore.instruments import Instrument
 
         return found, list(Instrument.roots())
     names = [f"{row['section']}.{row['name']}" for row in config_fields()]
-    if field in names:
-        return "", []
     if "." in field:
         return field, names
-    sections = list(dict.fromkeys(str(row["section"]) for row in config_fields()))
     # A setting without its section: `threshold=3`.
     bare = [name for name in names if name.split(".")[1] == field]
-    return (bare[0], bare) if bare else (field, sections)
+    return (None, bare) if bare else (field, list(dict.fromkeys(n.split(".")[0] for n in names)))

@@ -101,6 +101,15 @@ class DataOptions:
         str | None,
         Parameter(help="Root of a built-in instrument, where the symbol does not tell."),
     ] = None
+    columns: Annotated[
+        tuple[str, ...],
+        Parameter(
+            name="--column",
+            negative="",
+            show_default=False,
+            help="A column that is named unusually, such as volume=contracts; may be repeated.",
+        ),
+    ] = ()
 
 
 @Parameter(name="*", group=OUTPUT)
@@ -238,10 +247,23 @@ def reading_options(data: DataOptions, config: Config) -> dict[str, Any]:
         "interval": data.interval,
         "label": data.label,
         "tz": data.tz,
+        "columns": dict(_column(text) for text in data.columns) or None,
         "instrument": resolve_instrument(data.instrument, config),
         "roll": _resolve_roll(data.roll, config),
         "lookback_hours": config.roll.lookback_hours,
     }
+
+
+def _column(text: str) -> tuple[str, str]:
+    ours, equals, theirs = text.partition("=")
+    if not equals or not ours or not theirs:
+        raise ConfigError(
+            "not a pair of names",
+            field="--column",
+            found=repr(text),
+            expected="our name and the file's, such as volume=contracts",
+        )
+    return ours, theirs
 
 
 def read(file: Path | None, data: DataOptions, config: Config) -> Bars:
@@ -261,10 +283,12 @@ def _simulated(data: DataOptions, config: Config) -> Bars:
     unused = [
         option.name
         for option in fields(data)
-        if option.name not in taken and getattr(data, option.name) is not None
+        if option.name not in taken and getattr(data, option.name) not in {None, ()}
     ]
     if unused:
-        name = {"start": "--from", "end": "--to"}.get(unused[0], f"--{unused[0]}")
+        name = {"start": "--from", "end": "--to", "columns": "--column"}.get(
+            unused[0], f"--{unused[0]}"
+        )
         raise ConfigError(
             "without a FILE the simulated sample is used, and this option says nothing of it",
             field=name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 from collections.abc import Sequence
 
@@ -20,6 +21,18 @@ BAD_INPUT = 2
 FAULT = 3
 INTERRUPTED = 130
 PIPE_CLOSED = 141
+
+_OPTIONS = {
+    "symbol": "--symbol",
+    "interval": "--interval",
+    "label": "--label",
+    "tz": "--tz",
+    "roll": "--roll",
+    "instrument": "--instrument",
+    "start": "--from",
+    "end": "--to",
+}
+_ARGUMENT = re.compile(rf"(?<![\w.-])({'|'.join(_OPTIONS)})=")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say(f"{error} See clustercore --help.")
         return BAD_INPUT
     except (DataError, ConfigError) as error:
-        _say(f"{error}{hint(error)}")
+        _say(f"{_as_options(str(error))}{hint(error)}")
         return BAD_INPUT
     except (SystemExit, GeneratorExit):
         raise
@@ -82,6 +95,11 @@ def _report_fault(error: BaseException, *, debug: bool) -> None:
         + "Please report it with the output of `clustercore versions` and of this command "
         + ("above." if debug else "run again with --debug.")
     )
+
+
+def _as_options(text: str) -> str:
+    """Return a message of the library with its arguments as options: ``label=`` is ``--label``."""
+    return _ARGUMENT.sub(lambda match: f"{_OPTIONS[match[1]]} ", text).replace(" )", ")")
 
 
 def _say(text: str) -> None:

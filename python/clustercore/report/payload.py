@@ -14,6 +14,7 @@ import polars as pl
 
 from clustercore.bars import PRICE_COLUMNS
 from clustercore.report.encode import BarColumns, encode_bars, price_unit
+from clustercore.report.words import REASONS
 from clustercore.sessions import load_sessions
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def build_payload(result: BacktestResult) -> Payload:
         "window": _window_ms(result),
         "offsets": new_york_offsets(*offset_span),
         "symbols": symbols,
-        "has_bars": result.bars is not None,
+        "reasons": REASONS,
         "sessions": {
             "date": [str(day) for day in trade_dates.gather(rows)],
             "open": (open_ns[rows] // _NANOS_A_MS).tolist(),
@@ -301,9 +302,12 @@ def _equity(
     """Return equity at the session ends and the deepest drawdown inside each session."""
     times = result.equity["time"].to_physical().to_numpy()
     session = place[np.searchsorted(sessions.open_ns, times - 1, side="right") - 1]
+    # Not the frame's own drawdown, whose peak a halt can reset: the one that the statistics tell.
+    marks = result.equity["equity"].to_numpy()
+    peaks = np.maximum(np.maximum.accumulate(marks), result.config.account.balance)
     deepest = np.zeros(length)
     inside = session >= 0
-    np.maximum.at(deepest, session[inside], result.equity["drawdown"].to_numpy()[inside])
+    np.maximum.at(deepest, session[inside], (peaks - marks)[inside])
     return {
         "balance": result.config.account.balance,
         "close": result.daily["equity"].to_list(),

@@ -159,6 +159,7 @@
   const drawEquity = () => {
     const balance = equity.balance;
     const few = sessionCount < 3;
+    const sessionAt = (ms) => Math.max(0, sessions.open.findLastIndex((open) => open < ms));
     const texts = sessions.date.map((day, i) => `${day}<br>equity ${number(equity.close[i])} USD<br>change ${number(equity.pnl[i], 2, true)} USD, ${plural(sessions.trades[i], "trade")}<br>deepest drawdown ${number(equity.drawdown[i])} USD`);
     const common = { x: sessions.date, type: "scatter", hoverinfo: "text", text: texts, mode: few ? "lines+markers" : "lines" };
     const marks = equity.risk.time.map((ms, i) => [ms, equity.risk.kind[i], equity.risk.reason[i]]).filter((mark) => mark[1] === "halted");
@@ -166,7 +167,7 @@
       { ...common, y: equity.close, line: { color: colours.accent, width: 1.8 } },
       { ...common, y: equity.drawdown.map((v) => -v), yaxis: "y2", fill: "tozeroy", line: { color: colours.loss, width: 1.2 }, fillcolor: colours.loss + "33" },
       {
-        x: marks.map((mark) => localText(mark[0])), y: marks.map(() => balance), type: "scatter", mode: "markers", hoverinfo: "text",
+        x: marks.map((mark) => sessions.date[sessionAt(mark[0])]), y: marks.map((mark) => equity.close[sessionAt(mark[0])]), type: "scatter", mode: "markers", hoverinfo: "text",
         marker: { symbol: "x-thin", size: 9, line: { width: 2, color: colours.loss } },
         text: marks.map((mark) => `trading halted ${localText(mark[0])} New York<br>${inert(words(mark[2]))}`),
       },
@@ -233,15 +234,16 @@
   };
 
   /** What became of a cluster, in words. */
+  const why = (reason) => data.reasons[reason] ?? words(reason);
   const outcome = (row) => {
     const { clusters, signals, orders } = levels;
-    if (clusters.reason[row] !== "armed") return words(clusters.reason[row]);
+    if (clusters.reason[row] !== "armed") return why(clusters.reason[row]);
     const signal = signalOf.get(clusters.decision_time[row]);
     if (signal === undefined) return "armed, waiting when the data end";
-    if (signals.confirmed_time[signal] === null) return "armed, " + words(signals.reason[signal]);
+    if (signals.confirmed_time[signal] === null) return "armed, " + why(signals.reason[signal]);
     const order = orderOf.get(clusters.decision_time[row]);
-    const what = order === undefined || signals.reason[signal] !== "ordered" ? words(order === undefined ? signals.reason[signal] : orders.reason[order]) : words(orders.reason[order]);
-    return `retest ${localTime(signals.confirmed_time[signal])}, ${what}`;
+    const last = order === undefined ? signals.reason[signal] : orders.reason[order];
+    return `armed, retest ${localTime(signals.confirmed_time[signal])}, ${why(last)}`;
   };
 
   /** Bars joined to candles of a given length, counted from the session's open. */
@@ -319,10 +321,22 @@
       if (!inside(start)) return;
       low = Math.min(low, shown.candles.low[i]); high = Math.max(high, shown.candles.high[i]); most = Math.max(most, shown.candles.volume[i]);
     });
-    for (const [time, level] of shown.levels) if (level !== null && inside(time)) { low = Math.min(low, level); high = Math.max(high, level); }
+    // Levels far from the prices would press the candles flat; they are named at the edge instead.
+    const reach = shown.candles ? Math.max(high - low, data.unit * 20) : Infinity;
+    const [floor, ceiling] = [low - reach, high + reach];
+    const outside = [];
+    for (const { from, to, level, name } of shown.levels) {
+      if (level === null || local(to) < range[0] || local(from) > range[1]) continue;
+      if (level < floor || level > ceiling) outside.push({ from, to, level, name });
+      else { low = Math.min(low, level); high = Math.max(high, level); }
+    }
     if (!(high >= low)) return null;
-    const margin = Math.max((high - low) * 0.05, data.unit * 2);
-    return { y: [low - margin, high + margin], volume: [0, most * 1.05 || 1] };
+    const margin = Math.max((high - low) * 0.06, data.unit * 2);
+    const notes = outside.map(({ from, to, level, name }) => ({
+      x: Math.min(Math.max(local((from + to) / 2), range[0]), range[1]), yref: "paper", y: level > high ? 1 : 0.25, yanchor: level > high ? "top" : "bottom", showarrow: false,
+      text: `${level > high ? "\u2191" : "\u2193"} ${name} ${price(level)}`, font: { size: 12, color: name === "stop" ? colours.loss : name === "target" ? colours.gain : colours.muted }, bgcolor: colours.paper,
+    }));
+    return { y: [low - margin, high + margin], volume: [0, most * 1.05 || 1], notes };
   };
 
   const drawSession = async () => {
@@ -344,7 +358,7 @@
         line: { color: armed ? colours.accent : colours["rule-strong"], width: 1, dash: armed ? "solid" : "dot" },
         fillcolor: armed ? colours["accent-soft"] : "rgba(0,0,0,0)",
       });
-      shownLevels.push([start, clusters.low[row]], [start, clusters.high[row]]);
+      if (!c) for (const level of [clusters.low[row], clusters.high[row]]) shownLevels.push({ from: start, to: end, level, name: "cluster" });
       if (clusters.modal_price[row] === null) continue;
       const label = `${armed ? "modal price" : "modal price of a cluster that went no further"} ${price(clusters.modal_price[row])}<br>` +
         `window ${localTime(start)} to ${localTime(end)} New York<br>decided ${bothTimes(clusters.decision_time[row])}<br>` +
@@ -376,7 +390,8 @@
       entries.text.push(`${head}<br>entry ${price(trades.entry_price[row])}<br>${bothTimes(from)}`);
       exits.x.push(local(to)); exits.y.push(trades.exit_price[row]); exits.colour.push(trades.net[row] > 0 ? colours.gain : colours.loss);
       exits.text.push(`${head}<br>exit ${number(trades.exit_price[row], Math.max(data.decimals, 2))}, ${inert(words(trades.exit_reason[row]))}<br>${bothTimes(to)}<br>net ${number(trades.net[row], 2, true)} USD, ${number(trades.r[row], 2, true)} R`);
-      for (const level of [trades.stop[row], trades.target[row], trades.entry_price[row], trades.exit_price[row]]) shownLevels.push([from, level]);
+      for (const name of ["stop", "target"]) shownLevels.push({ from, to: wide, level: trades[name][row], name });
+      for (const name of ["entry_price", "exit_price"]) shownLevels.push({ from, to: wide, level: trades[name][row], name: words(name) });
     }
 
     const traces = [];
@@ -414,7 +429,7 @@
       xaxis: axis("Time, New York", { type: "date", range, anchor: "y2", rangeslider: { visible: false }, gridcolor: colours.rule, nticks: narrow() ? 5 : 14, tickformatstops: [{ dtickrange: [null, 59999], value: "%H:%M:%S" }, { dtickrange: [60000, null], value: "%H:%M" }] }),
       yaxis: axis("Price, points", { domain: [0.25, 1], side: "right", range: visible?.y, tickformat: `,.${data.decimals}f` }),
       yaxis2: axis("Volume, contracts", { domain: [0, 0.19], side: "right", range: visible?.volume, nticks: 4, tickformat: "~s" }),
-      shapes, bargap: 0.15, hovermode: "closest",
+      shapes, annotations: visible?.notes ?? [], bargap: 0.15, hovermode: "closest",
     }), config);
     const controls = byId("session-part").querySelectorAll("button");
     for (const button of controls) {
@@ -430,7 +445,7 @@
     if (!("xaxis.range[0]" in change) && !change["xaxis.autorange"]) return;
     const range = byId("session-chart").layout.xaxis.range.map((value) => (typeof value === "number" ? value : Date.parse(String(value).replace(" ", "T") + (String(value).length > 10 ? "Z" : "T00:00Z"))));
     const visible = visibleRange(range);
-    if (visible) Plotly.relayout("session-chart", { "yaxis.range": visible.y, "yaxis2.range": visible.volume });
+    if (visible) Plotly.relayout("session-chart", { "yaxis.range": visible.y, "yaxis2.range": visible.volume, annotations: visible.notes });
   };
 
   const sessionTable = (session) => {

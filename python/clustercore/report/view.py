@@ -13,6 +13,7 @@ import polars as pl
 
 from clustercore.config import Config, config_fields
 from clustercore.errors import ClusterCoreError
+from clustercore.report.words import REASONS, STAGES
 
 if TYPE_CHECKING:
     from clustercore.quality import QualityReport
@@ -39,53 +40,6 @@ _GROUP_TITLES: Final = (
     },
     {"hour": "Hour of the decision, New York"},
 )
-_STAGES: Final = {
-    "bars": "Bars in sessions",
-    "windows": "Windows judged",
-    "clusters": "Volume clusters",
-    "inside_hours": "Inside the allowed hours",
-    "ranked": "Ranked high enough",
-    "with_direction": "With a direction",
-    "strong_enough": "Strong enough",
-    "armed": "Signals armed",
-    "confirmed": "Confirmed by a retest",
-    "ordered": "Orders made",
-    "entered": "Entered",
-    "closed": "Closed",
-}
-_REASONS: Final = {
-    "context_bars": "context bars at a roll",
-    "zero_volume": "bars without volume",
-    "outside_session": "bars outside every session",
-    "thin": "too few bars in the window",
-    "warming_up": "no usual volume known yet",
-    "quiet": "volume below the threshold",
-    "overlap": "overlaps the cluster before",
-    "hours": "outside the allowed hours",
-    "no_time": "session ends before the decision",
-    "no_profile": "no volume profile",
-    "rank": "a larger cluster was near",
-    "no_direction": "modal price near the middle",
-    "weak": "signal too weak",
-    "max_per_session": "enough signals in the session",
-    "cooldown": "too soon after the last signal",
-    "expired": "ran out of time",
-    "session": "session ended",
-    "pending": "waiting when the data end",
-    "no_bar": "no bar to trade on",
-    "missed": "bar came too late to act on",
-    "blocked": "blocked",
-    "opposite_open": "opposite position open",
-    "max_open_contracts": "enough contracts open",
-    "max_trades_per_session": "enough trades in the session",
-    "max_risk": "risk limit left no contract",
-    "margin": "margin left no contract",
-    "halted": "trading halted",
-    "paused": "trading paused",
-    "reverse": "reversed",
-    "working": "working when the data end",
-    "open": "open when the data end",
-}
 
 
 @dataclass(frozen=True)
@@ -201,6 +155,7 @@ def build_view(result: BacktestResult, charted: int, session_count: int) -> dict
         "verdict": _MINUS_SIGN.sub(MINUS, result.verdict),
         "mean_trade": _mean_trade(stats),
         "headlines": _headlines(result),
+        "halts": result.risk.filter(pl.col("kind") == "halted").height,
         "months": _months(result),
         "charts": _chart_note(result, charted, session_count),
         "funnel": _funnel(result.funnel),
@@ -244,16 +199,14 @@ def _facts(result: BacktestResult) -> list[tuple[str, str]]:
     tick = instrument.tick_size or result.instrument.tick_size
     commission = instrument.commission
     commission = result.instrument.commission if commission is None else commission
+    slippage = f"{result.config.costs.slippage_ticks:g} ticks slippage"
+    costs = f"{number(float(commission))} USD commission and {slippage}"
     return [
         ("Period", f"{span}, {number(daily.height, 0)} trade dates"),
         ("Bars", f"{number(data['rows'], 0)} of {data['interval']}, {names}"),
         ("Source", str(data["source"])),
-        ("Contract", f"tick {tick:g} points, {value:g} USD a point"),
-        (
-            "Costs",
-            f"{number(float(commission))} USD commission and "
-            f"{result.config.costs.slippage_ticks:g} ticks slippage, a contract and side",
-        ),
+        ("Contract", f"tick {float(tick):g} points, {float(value):g} USD a point"),
+        ("Costs", f"{costs}, a contract and side"),
         ("Account", f"{number(result.config.account.balance, 0)} USD at the start"),
     ]
 
@@ -287,6 +240,7 @@ def _headlines(result: BacktestResult) -> list[Headline]:
         return text if get(name) is not None else reasons.get(name, "not computed")
 
     trades = get("trades") or 0
+    wilson = interval(get("win_rate_low"), get("win_rate_high"), 1, 100)
     still_open = get("open_trades") or 0
     return [
         Headline(
@@ -335,10 +289,7 @@ def _headlines(result: BacktestResult) -> list[Headline]:
             "Win rate",
             number(None if get("win_rate") is None else 100 * (get("win_rate") or 0), 1),
             "%",
-            note(
-                "win_rate",
-                f"95 % interval {interval(get('win_rate_low'), get('win_rate_high'), 1, 100)} (Wilson)",
-            ),
+            note("win_rate", f"95 % interval {wilson} (Wilson)"),
         ),
         Headline(
             "Largest drawdown",
@@ -425,7 +376,7 @@ def _funnel(funnel: pl.DataFrame) -> list[Stage]:
             if before and name not in ("bars", "windows"):
                 share = percent(count / before)
             stages[name] = Stage(
-                _STAGES.get(name, str(name).replace("_", " ").capitalize()),
+                STAGES.get(name, str(name).replace("_", " ").capitalize()),
                 number(count, 0),
                 round(100 * math.log10(count + 1) / most, 2),
                 share,
@@ -433,7 +384,7 @@ def _funnel(funnel: pl.DataFrame) -> list[Stage]:
             before = count
         if lost:
             code = str(reason)
-            words = _REASONS.get(code, code.replace("_", " "))
+            words = REASONS.get(code, code.replace("_", " "))
             stages[name].losses.append((number(lost, 0), words, code))
     return list(stages.values())
 

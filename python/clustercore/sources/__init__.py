@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from clustercore.bars import SCHEMA, Bars, interval_text, parse_interval
 from clustercore.contracts import FrontSelection, is_spread, refuse_mixed, select_front
@@ -118,12 +119,13 @@ def read_bars(
     )
     frame = table.frame.with_columns(context=pl.lit(value=False)).select(*SCHEMA, ROW)
     frame, notes = _front(replace(table, frame=frame), resolved, roll, lookback_hours)
-    frame = frame.select(*SCHEMA)
     frame, cut = _between(frame, start, end)
     if frame.is_empty():
         raise table.error("no bar is left", found="; ".join((*table.notes, *notes, *cut)) or "none")
+    rows = frame[ROW]
+    moved = not rows.is_empty() and bool((rows != pl.int_range(len(rows), eager=True)).any())
     return Bars(
-        frame=frame.rechunk(),
+        frame=frame.select(*SCHEMA).rechunk(),
         interval_ns=_known_interval(table),
         instrument=resolved,
         source=name,
@@ -131,6 +133,7 @@ def read_bars(
         # A sample that was stored keeps saying so.
         simulated=simulated or any("SIMULATED" in name for name in distinct(frame["symbol"])),
         notes=(*table.notes, *notes, *cut),
+        source_rows=rows if moved else None,
     )
 
 
@@ -443,10 +446,21 @@ def _interval(table: Table, interval: str | None) -> tuple[int, list[str]]:
                 found=interval_text(spacing),
                 expected="a time that divides a day",
             ) from error
+        usual = _usual_spacing(table.frame, spacing)
+        if usual != spacing:
+            raise table.error(
+                "the smallest spacing is not the usual one, so that it may be no interval but a "
+                "wrong time; correct it, or pass interval=",
+                row=_row_of_spacing(table.frame, spacing),
+                column="ts_event",
+                found=f"bars {interval_text(spacing)} apart, most are {interval_text(usual)} apart",
+                expected=f'no shorter step, or interval="{interval_text(spacing)}"',
+            )
         return spacing, [f"took {interval_text(spacing)}, the smallest spacing, as the interval"]
     if given != spacing:
         raise table.error(
             "the smallest spacing of the bars is not the interval; a wrong interval is look-ahead",
+            row=_row_of_spacing(table.frame, spacing),
             column="ts_event",
             found=f"bars {interval_text(spacing)} apart",
             expected=f'interval="{interval}"',
@@ -455,13 +469,31 @@ def _interval(table: Table, interval: str | None) -> tuple[int, list[str]]:
 
 
 def _smallest_spacing(frame: pl.DataFrame) -> int | None:
-    smallest: list[int] = []
+    return min((int(steps.min()) for steps in _steps(frame)), default=None)
+
+
+def _usual_spacing(frame: pl.DataFrame, smallest: int) -> int:
+    """Return the most frequent spacing; the smallest one where it makes up half of them."""
+    steps = np.concatenate(list(_steps(frame)))
+    if 2 * np.count_nonzero(steps == smallest) >= len(steps):
+        return smallest
+    values, counts = np.unique(steps, return_counts=True)
+    return int(values[counts.argmax()])
+
+
+def _row_of_spacing(frame: pl.DataFrame, spacing: int) -> int:
+    """Return the input's row of the first bar that follows the one before by this time."""
+    steps = frame.select(ROW, step=pl.col("ts_event").to_physical().diff().over("symbol"))
+    return int(steps.filter(pl.col("step") == spacing)[ROW][0])
+
+
+def _steps(frame: pl.DataFrame) -> Iterator[NDArray[np.int64]]:
+    """Yield the times from bar to bar that go forward, of each symbol that has any."""
     for times in _times_by_symbol(frame):
         steps = np.diff(times.to_physical().to_numpy())
         forward = steps[steps > 0]
         if len(forward):
-            smallest.append(int(forward.min()))
-    return min(smallest, default=None)
+            yield forward
 
 
 def _times_by_symbol(frame: pl.DataFrame) -> Iterator[pl.Series]:
@@ -529,7 +561,7 @@ def _front(
     every: Literal["session", "week"] = "week" if roll == "week" else "session"
     try:
         selection = select_front(
-            frame.drop(ROW),
+            frame,
             sessions,
             _known_interval(table),
             lookback_hours=lookback_hours,

@@ -103,12 +103,6 @@ impl Tape {
             .map_or(self.volume, |bar| bar.volume_before)
     }
 
-    /// Returns the first index at or after `from` whose bar starts at or after `time`.
-    #[must_use]
-    pub fn first_at_or_after(&self, from: usize, time: i64) -> usize {
-        from + self.bars[from..].partition_point(|bar| bar.start < time)
-    }
-
     /// Forgets the oldest bars so that `keep` remain, and returns how many went.
     pub fn forget(&mut self, keep: usize) -> usize {
         let gone = self.bars.len().saturating_sub(keep);

@@ -528,12 +528,8 @@ impl Detector {
     ) -> Option<Cluster> {
         let today = self.today.as_ref()?;
         let bars = &self.tape.bars()[today.low..today.high];
-        let profile_from = self
-            .tape
-            .first_at_or_after(today.first, window + self.rules.profile.0);
-        let profile_to = self
-            .tape
-            .first_at_or_after(profile_from, window + self.rules.profile.1);
+        let profile_from = self.bar_at(today, window, self.rules.profile.0);
+        let profile_to = self.bar_at(today, window, self.rules.profile.1);
         let traded_from = self
             .trades
             .partition_point(|trade| trade.bar < profile_from);
@@ -564,20 +560,29 @@ impl Detector {
             value_area_low: profile.map(|profile| profile.value_area_low),
             value_area_high: profile.map(|profile| profile.value_area_high),
             modal_position: profile.map(|profile| profile.modal_position),
-            momentum: self.momentum(window, today.first),
+            momentum: self.momentum(today, window),
             direction: None,
             strength: None,
             reason: "",
         })
     }
 
-    fn momentum(&self, window: i64, session_first: usize) -> Option<f64> {
-        let from = self
-            .tape
-            .first_at_or_after(session_first, window + self.rules.momentum.0);
-        let to = self
-            .tape
-            .first_at_or_after(from, window + self.rules.momentum.1);
+    /// Returns the first bar of the session at or after `offset` from a window whose bars are the
+    /// last judged. An interval has at most one bar, so it is not far from the window's first.
+    fn bar_at(&self, today: &Today, window: i64, offset: i64) -> usize {
+        let bars = self.tape.bars();
+        let most = (offset.abs() / self.rules.interval) as usize;
+        let (from, to) = if offset < 0 {
+            (today.low.saturating_sub(most).max(today.first), today.low)
+        } else {
+            (today.low, bars.len().min(today.low + most))
+        };
+        from + bars[from..to].partition_point(|bar| bar.start < window + offset)
+    }
+
+    fn momentum(&self, today: &Today, window: i64) -> Option<f64> {
+        let from = self.bar_at(today, window, self.rules.momentum.0);
+        let to = self.bar_at(today, window, self.rules.momentum.1);
         if to - from < 2 {
             return None;
         }

@@ -656,11 +656,17 @@ impl Trader {
                 class: class::ORDER_EXPIRED,
                 reason: "no_bar",
             },
-            EntryMode::Limit | EntryMode::Close => Deadline {
+            EntryMode::Limit => Deadline {
                 time: self
                     .rules
                     .validity
                     .map_or(NEVER, |validity| time + validity),
+                class: class::ORDER_EXPIRED,
+                reason: "expired",
+            },
+            // It fills at once.
+            EntryMode::Close => Deadline {
+                time: NEVER,
                 class: class::ORDER_EXPIRED,
                 reason: "expired",
             },
