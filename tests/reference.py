@@ -1437,7 +1437,8 @@ class Reference:
         kind = settings["context"]
         if kind == "modal_bin":
             n = int(settings["bins"])
-            return min(floor_int(signal.row["modal_position"] * n), n - 1)
+            # Off the grid, a modal tick may lie a little outside the range.
+            return max(min(floor_int(signal.row["modal_position"] * n), n - 1), 0)
         if kind == "volume_rank":
             return int(signal.row["rank"])
         if kind == "hour":
@@ -1780,28 +1781,32 @@ class Reference:
         )
 
     def _check_risk(self, time: int) -> None:
+        """Look at every limit; then the orders die, of the first that was reached."""
         risk = self.config["risk"]
         equity = self._last_mark()
         opened = self.session_open_equity
+        reached: list[str] = []
         limit = risk["max_drawdown_pct"]
         drawdown = (self.peak - equity) * 100.0
         if limit is not None and not self.halted and drawdown >= limit * self.peak:
             self.halted = True
-            self._stop_trading(time, "halted", "max_drawdown")
+            reached.append("halted")
+            self._emit("risk", {"time": time, "kind": "halted", "reason": "max_drawdown"})
+        paused = None
+        limit = risk["max_consecutive_losses"]
+        if limit is not None and self.losses >= limit:
+            paused = "consecutive_losses"
         limit = risk["daily_loss_pct"]
         lost = (opened - equity) * 100.0
-        if limit is not None and not self.paused and lost >= limit * opened:
+        if limit is not None and lost >= limit * opened:
+            paused = "daily_loss"
+        if paused is not None and not self.paused:
             self.paused = True
-            self._stop_trading(time, "paused", "daily_loss")
-        limit = risk["max_consecutive_losses"]
-        if limit is not None and not self.paused and self.losses >= limit:
-            self.paused = True
-            self._stop_trading(time, "paused", "consecutive_losses")
-
-    def _stop_trading(self, time: int, kind: str, reason: str) -> None:
-        self._emit("risk", {"time": time, "kind": kind, "reason": reason})
-        for order in self._sorted(self.orders):
-            self._kill(order, time, kind)
+            reached.append("paused")
+            self._emit("risk", {"time": time, "kind": "paused", "reason": paused})
+        if reached:
+            for order in self._sorted(self.orders):
+                self._kill(order, time, reached[0])
 
 
 # Whole runs.

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         EngineBusy,
         InternalError,
     )
+    from clustercore.frame import ClusterFrame
     from clustercore.instruments import Instrument
     from clustercore.result import BacktestResult, load_result
     from clustercore.sample import sample
@@ -32,6 +33,7 @@ __all__ = [
     "BacktestResult",
     "Bars",
     "ClusterCoreError",
+    "ClusterFrame",
     "Config",
     "ConfigError",
     "DataError",
@@ -54,6 +56,7 @@ _HOMES = {
     "BacktestResult": "clustercore.result",
     "Bars": "clustercore.bars",
     "ClusterCoreError": "clustercore.errors",
+    "ClusterFrame": "clustercore.frame",
     "Config": "clustercore.config",
     "ConfigError": "clustercore.errors",
     "DataError": "clustercore.errors",
@@ -101,4 +104,12 @@ if not TYPE_CHECKING:  # a type checker takes a module with `__getattr__` to hav
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         value = getattr(importlib.import_module(home), name)
         globals()[name] = value
+        _register_frame()
         return value
+
+    def _register_frame() -> None:
+        # `df.cluster` exists once Polars is there, without a word of the user.
+        if "polars" in sys.modules:
+            importlib.import_module("clustercore.frame")
+
+    _register_frame()

@@ -120,7 +120,7 @@ class Trade:
     gross: float
     costs: float
     net: float
-    net_return: float
+    net_return: float | None
     mae: float
     mfe: float
     bars_held: int

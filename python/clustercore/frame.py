@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -118,7 +118,11 @@ class ClusterFrame:
         interval: str | timedelta = "1m",
         by: str | None = None,
         table: Sessions | None = None,
-        **counts: int,
+        bars: int | None = None,
+        min_bars: int | None = None,
+        minutes: int | None = None,
+        sessions: int | None = None,
+        min_sessions: int | None = None,
     ) -> pl.DataFrame:
         """Return the frame with ``baseline``, the usual volume of a minute before each bar.
 
@@ -132,8 +136,8 @@ class ClusterFrame:
             Column that tells symbols apart.
         table : Sessions, optional
             The sessions.
-        **counts
-            ``bars``, ``min_bars``, ``minutes``, ``sessions``, ``min_sessions``.
+        bars, min_bars, minutes, sessions, min_sessions : int, optional
+            As for ``volume_baseline``.
 
         Returns
         -------
@@ -161,7 +165,11 @@ class ClusterFrame:
                 interval=interval,
                 ts_event=timed,
                 table=table,
-                **counts,
+                bars=bars,
+                min_bars=min_bars,
+                minutes=minutes,
+                sessions=sessions,
+                min_sessions=min_sessions,
             )
             return [_numbers("baseline", values)]
 
@@ -386,14 +394,12 @@ class ClusterFrame:
             )
         yield (symbols[0] if symbols else None), frame
 
-    def _with(
-        self, by: str | None, add: Callable[[pl.DataFrame], list[pl.Series]]
-    ) -> pl.DataFrame:
+    def _with(self, by: str | None, add: Callable[[pl.DataFrame], list[pl.Series]]) -> pl.DataFrame:
         """Return the frame with columns that are made symbol by symbol, rows in their order."""
         if by is None:
             return next(part.with_columns(add(part)) for _, part in self._parts(by))
         numbered = ClusterFrame(self._frame.with_row_index(_ROW))
-        parts = [part.with_columns(add(part)) for _, part in numbered._parts(by)]  # noqa: SLF001
+        parts = [part.with_columns(add(part)) for _, part in numbered._parts(by)]
         return pl.concat(parts).sort(_ROW).drop(_ROW)
 
 

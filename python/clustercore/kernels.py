@@ -343,8 +343,13 @@ def volume_profile(
     Examples
     --------
     >>> profile = volume_profile(
-    ...     np.array([13.0]), np.array([10.0]), np.array([12.0]), np.array([10]),
-    ...     tick_size=1.0, source="range_volume", tie="lowest",
+    ...     np.array([13.0]),
+    ...     np.array([10.0]),
+    ...     np.array([12.0]),
+    ...     np.array([10]),
+    ...     tick_size=1.0,
+    ...     source="range_volume",
+    ...     tie="lowest",
     ... )
     >>> profile.volume, profile.modal_price, profile.modal_tied
     (array([2, 3, 2, 3]), 11.0, True)
@@ -477,8 +482,15 @@ def match_retests(
     >>> ts = np.arange(4) * 60 * 10**9
     >>> close = np.array([10.0, 12.0, 11.0, 10.0])
     >>> match_retests(
-    ...     ts, close, close, close, price=np.array([10.0]), decision_time=ts[1:2],
-    ...     deadline=ts[3:] + 60 * 10**9, tolerance=0.25, test="close",
+    ...     ts,
+    ...     close,
+    ...     close,
+    ...     close,
+    ...     price=np.array([10.0]),
+    ...     decision_time=ts[1:2],
+    ...     deadline=ts[3:] + 60 * 10**9,
+    ...     tolerance=0.25,
+    ...     test="close",
     ... )["row"].to_list()
     [3]
     """
@@ -560,29 +572,29 @@ def rolling_volatility(
     Examples
     --------
     >>> sigma = rolling_volatility(
-    ...     np.array([100.0, 105.0]), np.array([110.0, 106.0]), np.array([95.0, 101.0]),
-    ...     np.array([105.0, 102.0]), window=2, estimator="parkinson",
+    ...     np.array([100.0, 105.0]),
+    ...     np.array([110.0, 106.0]),
+    ...     np.array([95.0, 101.0]),
+    ...     np.array([105.0, 102.0]),
+    ...     window=2,
+    ...     estimator="parkinson",
     ... )
     >>> sigma.round(4)
     array([   nan, 0.0656])
     """
-    columns = _same_length(
-        open=_floats(open, "open"),
-        high=_floats(high, "high"),
-        low=_floats(low, "low"),
-        close=_floats(close, "close"),
-    )
-    linked = _follows(follows, len(columns["close"]))
+    tops, bottoms, closes = _floats(high, "high"), _floats(low, "low"), _floats(close, "close")
+    opens = _floats(open, "open")
+    _same_length(close=closes, open=opens, high=tops, low=bottoms)
+    linked = _follows(follows, closes)
     bars = _count("window", window)
     fewest = _count("min_periods", min_periods, window)
     if estimator == "atr":
-        del columns["open"]
         return _core.rolling_atr_sigma(
-            *columns.values(), linked, bars, fewest, annualisation, output
+            tops, bottoms, closes, linked, bars, fewest, annualisation, output
         )
     settings = _settings(("volatility.estimator", estimator))
     return _core.rolling_volatility(
-        *columns.values(), linked, bars, fewest, annualisation, output, settings
+        opens, tops, bottoms, closes, linked, bars, fewest, annualisation, output, settings
     )
 
 
@@ -617,10 +629,9 @@ def true_range(
     >>> true_range(np.array([2.0, 9.0]), np.array([1.0, 8.0]), np.array([2.0, 8.5]))
     array([1., 7.])
     """
-    columns = _same_length(
-        high=_floats(high, "high"), low=_floats(low, "low"), close=_floats(close, "close")
-    )
-    return _core.true_range(*columns.values(), _follows(follows, len(columns["close"])))
+    tops, bottoms, closes = _floats(high, "high"), _floats(low, "low"), _floats(close, "close")
+    _same_length(close=closes, high=tops, low=bottoms)
+    return _core.true_range(tops, bottoms, closes, _follows(follows, closes))
 
 
 def mean_true_range(
@@ -663,12 +674,11 @@ def mean_true_range(
     >>> mean_true_range(*prices, window=2)
     array([nan,  4.])
     """
-    columns = _same_length(
-        high=_floats(high, "high"), low=_floats(low, "low"), close=_floats(close, "close")
-    )
-    linked = _follows(follows, len(columns["close"]))
-    fewest = _count("min_periods", min_periods, window)
-    return _core.rolling_true_range(*columns.values(), linked, _count("window", window), fewest)
+    tops, bottoms, closes = _floats(high, "high"), _floats(low, "low"), _floats(close, "close")
+    _same_length(close=closes, high=tops, low=bottoms)
+    bars, fewest = _count("window", window), _count("min_periods", min_periods, window)
+    linked = _follows(follows, closes)
+    return _core.rolling_true_range(tops, bottoms, closes, linked, bars, fewest)
 
 
 @functools.cache
@@ -722,9 +732,7 @@ def _array(values: Column, name: str) -> NDArray[Any]:
     if isinstance(values, pl.Series):
         nulls = values.is_null()
         if nulls.any():
-            raise DataError(
-                "the value is missing", row=nulls.arg_max(), column=name, found="null"
-            )
+            raise DataError("the value is missing", row=nulls.arg_max(), column=name, found="null")
         if isinstance(values.dtype, pl.Datetime):
             values = values.dt.cast_time_unit("ns").to_physical()
         return values.rechunk().to_numpy()
@@ -792,21 +800,20 @@ def _times(values: Column, name: str) -> NDArray[np.int64]:
     return array
 
 
-def _follows(values: Column | None, rows: int) -> NDArray[np.bool_] | None:
+def _follows(values: Column | None, closes: NDArray[np.float64]) -> NDArray[np.bool_] | None:
     if values is None:
         return None
     array = _array(values, "follows")
     if array.dtype != np.bool_:
         raise _wrong_type("follows", array, "bool")
-    _same_length(close=np.empty(rows), follows=array)
+    _same_length(close=closes, follows=array)
     return array
 
 
-def _same_length(**columns: NDArray[Any]) -> dict[str, NDArray[Any]]:
+def _same_length(**columns: NDArray[Any]) -> None:
     (first, rows), *others = ((name, len(array)) for name, array in columns.items())
     for name, found in others:
         if found != rows:
             raise DataError(
                 f"another length than {first}", column=name, found=str(found), expected=str(rows)
             )
-    return columns

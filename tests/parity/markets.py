@@ -210,11 +210,27 @@ OPTIONS: dict[str, Sequence[Any]] = {
     "risk.strict": [False, False, True],
     "risk.max_open_contracts": [None, 3, 3, 1, 6],
     "risk.max_trades_per_session": [None, None, None, 1, 3],
-    "risk.max_consecutive_losses": [None, None, None, None, 2],
-    "risk.daily_loss_pct": [None, None, None, None, 0.5],
-    "risk.max_drawdown_pct": [None, None, None, None, 0.6],
+    "risk.max_consecutive_losses": [None, None, None, 2, 1],
+    "risk.daily_loss_pct": [None, None, None, 0.5, 0.05],
+    "risk.max_drawdown_pct": [None, None, None, 0.6, 0.1],
     "risk.opposite": ["block", "reverse", "hedge"],
     "risk.on_halt": ["next_session", "stop"],
+}
+
+
+# Many orders beside open positions, and limits that end both.
+CROWDED: Config = {
+    "cluster": {"suppress_overlap": False, "threshold": 0.5},
+    "rank": {"top_n": 10, "max_per_session": None, "cooldown_minutes": 0},
+    "signal": {"min_strength": 0.0, "long_threshold": 0.5, "short_threshold": 0.55},
+    "retest": {"tolerance": "6 ticks"},
+    "entry": {"offset_ticks": 3, "validity_minutes": None, "max_wait_minutes": 10},
+    "risk": {
+        "max_open_contracts": None,
+        "max_trades_per_session": None,
+        "max_risk_per_trade": None,
+        "opposite": "hedge",
+    },
 }
 
 
@@ -228,6 +244,8 @@ def configuration(source: Source, family: Family, interval_ns: int) -> Config:
     entry, test, frame = family
     changes["entry"]["mode"] = entry
     changes["retest"]["test"] = test
+    if source.chance(10):
+        changes = merged(changes, CROWDED)
     bar = interval_ns // MINUTE
     width = source.pick([5 * bar, 3 * bar, bar, 8 * bar, 5 * bar + 1])
     changes["cluster"].update(frame=frame, minutes=width)

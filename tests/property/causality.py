@@ -21,6 +21,7 @@ from tests.property.logs import (
     TIME,
     Known,
     Log,
+    code,
     differing,
     height,
     rows,
@@ -78,8 +79,8 @@ def _by_open(log: Log, frame: str, opened: int) -> dict[str, Any]:
     columns = log[frame]
     kept = columns[TIME[frame]] < opened
     if frame == "orders":
-        kept |= (columns["reason"] == "filled") & (columns["entry_time"] == opened)
-    elif frame == "clusters" or frame == "signals":
+        kept |= (columns["reason"] == code("filled")) & (columns["entry_time"] == opened)
+    elif frame in ("clusters", "signals"):
         kept |= columns[TIME[frame]] == opened
     return where(columns, kept)
 

@@ -147,7 +147,7 @@ RULES: dict[str, tuple[str, dict[str, Any]]] = {
         "default",
         {
             **BUSY,
-            "risk.max_open_contracts": 4,
+            "risk.max_open_contracts": 2,
             "risk.max_trades_per_session": 6,
             "risk.max_consecutive_losses": 3,
             "risk.daily_loss_pct": 1.0,

@@ -37,6 +37,31 @@ REASON = {"orders": "reason", "trades": "exit_reason", "risk": "kind"}
 Columns = dict[str, NDArray[Any]]
 Log = dict[str, Columns]
 FIELDS = _core.record_fields()
+TEXTS = {
+    frame: frozenset(f["name"] for f in fields if f["kind"] in ("text", "symbol"))
+    for frame, fields in FIELDS.items()
+}
+# Texts stand in the columns as their place in this list, which makes them quick to compare.
+WORDS: list[str] = [""]
+_CODES: dict[str, int] = {"": 0}
+
+
+def code(word: str) -> int:
+    """Return the number that stands for a text in the columns."""
+    if word not in _CODES:
+        _CODES[word] = len(WORDS)
+        WORDS.append(word)
+    return _CODES[word]
+
+
+def texts(log: Log, frame: str, name: str) -> list[str]:
+    """Return a column of texts."""
+    return [WORDS[place] for place in log[frame][name].tolist()]
+
+
+def is_one_of(column: NDArray[Any], words: Sequence[str]) -> NDArray[np.bool_]:
+    """Return where a column of texts has one of some words."""
+    return np.isin(column, [code(word) for word in words])
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,6 +154,8 @@ def run(config: Mapping[str, Mapping[str, Any]], tape: Tape, *, finish: bool = F
 
 def _plain(frame: str, raw: Mapping[str, Any]) -> Columns:
     """Return raw columns as arrays that compare bit by bit; a null is a zero and a flag."""
+    if not len(raw[TIME[frame]][0]):
+        return EMPTY[frame]
     plain: Columns = {}
     for field in FIELDS[frame]:
         name, kind = field["name"], field["kind"]
@@ -136,7 +163,7 @@ def _plain(frame: str, raw: Mapping[str, Any]) -> Columns:
         if kind in ("time", "int", "bool"):
             values, valid = column
             plain[name] = values
-            if field["nullable"] and valid is not None:
+            if field["nullable"]:
                 plain[name] = np.where(valid, values, np.zeros(1, values.dtype))
                 plain[f"{name}?"] = valid
         elif kind in ("price", "float"):
@@ -145,18 +172,21 @@ def _plain(frame: str, raw: Mapping[str, Any]) -> Columns:
             plain[name] = np.array(column, dtype="U32")
         else:
             codes, words = column
-            plain[name] = np.array([*words, ""], dtype="U24")[
-                np.minimum(codes.astype(np.int64), len(words))
-            ]
+            own = np.array([*(code(word) for word in words), 0], dtype=np.int32)
+            plain[name] = own[np.minimum(codes, len(words))]
     return plain
 
 
-def log_of_rows(frames: Mapping[str, Sequence[Mapping[str, Any]]]) -> Log:
-    """Return rows (times and prices in nanos, as the oracle's) as a log."""
-    return {name: _rows_as_columns(name, frames[name]) for name in FRAMES}
+def log_of_rows(
+    frames: Mapping[str, Sequence[Mapping[str, Any]]], *, points: bool = False
+) -> Log:
+    """Return rows as a log; prices in nanos, as the oracle's are, or in points."""
+    return {name: _rows_as_columns(name, frames[name], points=points) for name in FRAMES}
 
 
-def _rows_as_columns(frame: str, rows: Sequence[Mapping[str, Any]]) -> Columns:
+def _rows_as_columns(
+    frame: str, rows: Sequence[Mapping[str, Any]], *, points: bool = False
+) -> Columns:
     plain: Columns = {}
     for field in FIELDS[frame]:
         name, kind = field["name"], field["kind"]
@@ -167,13 +197,18 @@ def _rows_as_columns(frame: str, rows: Sequence[Mapping[str, Any]]) -> Columns:
             if field["nullable"]:
                 plain[f"{name}?"] = np.array([value is not None for value in values], dtype=bool)
         elif kind in ("price", "float"):
-            scale = 1e9 if kind == "price" else 1.0
+            scale = 1e9 if kind == "price" and not points else 1.0
             plain[name] = np.array(
                 [np.nan if value is None else value / scale for value in values], dtype=np.float64
             )
+        elif kind == "id":
+            plain[name] = np.array(values, dtype="U32")
         else:
-            plain[name] = np.array(["" if v is None else v for v in values], dtype="U32")
+            plain[name] = np.array([code(v or "") for v in values], dtype=np.int32)
     return plain
+
+
+EMPTY: Log = {frame: _rows_as_columns(frame, []) for frame in FRAMES}
 
 
 def height(columns: Columns) -> int:
@@ -184,7 +219,11 @@ def height(columns: Columns) -> int:
 def rows(log: Log, frame: str) -> Iterator[dict[str, Any]]:
     """Yield the rows of a frame as dictionaries of plain values."""
     names = list(log[frame])
-    for values in zip(*(log[frame][name].tolist() for name in names), strict=True):
+    columns = [
+        texts(log, frame, name) if name in TEXTS[frame] else log[frame][name].tolist()
+        for name in names
+    ]
+    for values in zip(*columns, strict=True):
         yield dict(zip(names, values, strict=True))
 
 
@@ -208,7 +247,7 @@ def differing(left: Columns, right: Columns, ignored: Sequence[str] = ()) -> lis
 
 def without_open(log: Log) -> Log:
     """Return a log without the rows that `finish` writes for open trades."""
-    return {**log, "trades": where(log["trades"], log["trades"]["exit_reason"] != "open")}
+    return {**log, "trades": where(log["trades"], log["trades"]["exit_reason"] != code("open"))}
 
 
 def joined(parts: Sequence[Log]) -> Log:
@@ -233,7 +272,7 @@ class Known:
             # Twice the time, one more for what happens at the open of a bar: it comes last.
             key = 2 * columns[TIME[frame]].astype(np.int64)
             if frame in AT_OPEN:
-                key += np.isin(columns[REASON[frame]], AT_OPEN[frame])
+                key += is_one_of(columns[REASON[frame]], AT_OPEN[frame])
             self._earliest[frame] = np.minimum.accumulate(key[::-1])[::-1]
 
     def problems(self, said: Log, cut: int, done: Mapping[str, int] | None = None) -> list[str]:
@@ -257,11 +296,12 @@ class Known:
             if end > height(whole):
                 found.append(f"{frame}: {end - height(whole)} rows that were taken back")
                 continue
-            wrong = differing(columns, where(whole, slice(first, end)))
-            if wrong:
-                found.append(f"{frame}: {', '.join(wrong)} changed")
-            if height(columns) and columns[TIME[frame]].max() > cut:
-                found.append(f"{frame}: said before its time")
+            if end > first:
+                wrong = differing(columns, where(whole, slice(first, end)))
+                if wrong:
+                    found.append(f"{frame}: {', '.join(wrong)} changed")
+                if columns[TIME[frame]].max() > cut:
+                    found.append(f"{frame}: said before its time")
             later = self._earliest[frame]
             if end < len(later) and later[end] <= 2 * cut:
                 found.append(f"{frame}: a row of {later[end] // 2} is missing at {cut}")

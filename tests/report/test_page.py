@@ -12,10 +12,12 @@ import pytest
 from clustercore.backtest import backtest
 from clustercore.bars import Bars
 from clustercore.config import Config
+from clustercore.errors import DataError
 from clustercore.report import write_report
 from clustercore.report.payload import build_payload
 from clustercore.result import BacktestResult, load_result
 from clustercore.sample import sample
+from clustercore.sessions import Sessions
 from tests.report.devtools import Browser
 
 HOSTILE = (
@@ -90,7 +92,7 @@ def test_the_report_loads_without_error_and_draws_every_chart(opened: Browser) -
     for chart in CHARTS:
         drawn = opened.evaluate(f"document.querySelectorAll('#{chart} svg.main-svg path').length")
         assert drawn > 5, chart
-    candles = "document.querySelectorAll('#session-chart .boxlayer path, #session-chart .cartesianlayer .trace.boxes path').length"
+    candles = "document.querySelectorAll('#session-chart .trace.boxes path.box').length"
     assert opened.evaluate(candles) > 30
 
 
@@ -193,7 +195,7 @@ def test_a_loaded_result_has_levels_but_no_candles(
     assert page.evaluate("document.querySelectorAll('#session-chart .scatterlayer path').length")
 
 
-@pytest.mark.parametrize("bar_length", ["5m", "1h"])
+@pytest.mark.parametrize("bar_length", ["5m", "15m"])
 def test_longer_bars(page: Browser, tmp_path: Path, bar_length: str) -> None:
     config = Config.preset("default").override({"cluster.minutes": 60, "profile.end_minute": 60})
     page.open(write_report(backtest(sample(30, 1, "ES", bar_length), config), tmp_path / "a.html"))
@@ -416,4 +418,31 @@ def test_a_year_of_real_bars(page: Browser, data_dir: Path, tmp_path: Path) -> N
     assert path.stat().st_size < 6_000_000
     page.size(1280, 900)
     page.open(path)
+    check_sound(page)
+
+
+def test_a_loaded_result_of_another_session_table_is_refused(result: BacktestResult) -> None:
+    moved = result.daily.with_columns(pl.col("trade_date").dt.offset_by("40y"))
+    with pytest.raises(DataError, match="session table does not hold"):
+        build_payload(replace(result, daily=moved, bars=None, sessions=None))
+
+
+def test_sessions_of_ones_own(page: Browser, tmp_path: Path) -> None:
+    """Two sessions of one trade date, which no calendar of ours has."""
+    bars = sample(sessions=15)
+    days = bars.frame["ts_event"].dt.date().unique().sort()
+    opens = pl.concat(
+        [
+            days.cast(pl.Datetime("ns", "UTC")),
+            days.cast(pl.Datetime("ns", "UTC")).dt.offset_by("12h"),
+        ]
+    ).sort()
+    table = pl.DataFrame(
+        {"open": opens, "close": opens.dt.offset_by("12h"), "trade_date": opens.dt.date()}
+    )
+    result = backtest(bars, "default", sessions=Sessions.from_frame(table))
+    payload = build_payload(result)
+    assert payload.charted == payload.session_count == result.daily.height
+    assert sum(payload.data["sessions"]["bars"]) == result.stats["bars"]
+    page.open(write_report(result, tmp_path / "own.html"))
     check_sound(page)

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from clustercore.bars import PRICE_COLUMNS
+from clustercore.errors import DataError
 from clustercore.report.encode import BarColumns, encode_bars, price_unit
 from clustercore.report.words import REASONS
 from clustercore.sessions import load_sessions
@@ -84,7 +85,13 @@ def build_payload(result: BacktestResult) -> Payload:
     )
     open_ns, close_ns = sessions.open_ns, sessions.close_ns
     trade_dates = sessions.frame["trade_date"]
+    columns = None if result.bars is None else _used_columns(result.bars)
     rows = _rows_of_dates(trade_dates, result.daily["trade_date"])
+    if columns is not None:
+        held = np.searchsorted(columns["ts_event"], close_ns) > np.searchsorted(
+            columns["ts_event"], open_ns
+        )
+        rows = np.flatnonzero(held)
     # A row of the page's session list for each row of the session table that has bars.
     place = np.full(len(open_ns) + 1, -1, dtype=np.int64)
     place[rows] = np.arange(len(rows))
@@ -104,7 +111,7 @@ def build_payload(result: BacktestResult) -> Payload:
         "clusters": _count(cluster_session, len(rows)),
         "armed": _count(cluster_session[armed], len(rows)),
     }
-    blocks, bar_columns, unit_nanos = _bar_blocks(result, sessions, rows, counts)
+    blocks, bar_columns, unit_nanos = _bar_blocks(result, columns, sessions, rows, counts)
     offset_span = (int(open_ns[rows[0]]), int(close_ns[rows[-1]])) if len(rows) else (0, 0)
     symbols = sorted({*trades["symbol"].unique(), *bar_columns.pop("symbols")})
     data: dict[str, Any] = {
@@ -145,8 +152,21 @@ def build_payload(result: BacktestResult) -> Payload:
 
 
 def _rows_of_dates(table: pl.Series, dates: pl.Series) -> NDArray[np.int64]:
-    rows = np.searchsorted(table.to_physical().to_numpy(), dates.to_physical().to_numpy())
-    return rows.astype(np.int64)
+    """Return the rows of a result that was loaded; its own session table is not saved with it."""
+    found = dates.to_frame("date").join(
+        pl.DataFrame({"date": table}).with_row_index("row").unique("date", keep="first"),
+        on="date",
+        how="left",
+        maintain_order="left",
+    )
+    if found["row"].null_count():
+        raise DataError(
+            "a trade date that the session table does not hold",
+            column="trade_date",
+            found=str(found.filter(pl.col("row").is_null())["date"][0]),
+            expected="write the report before saving when the session table is your own",
+        )
+    return found["row"].to_numpy().astype(np.int64)
 
 
 def _count(session: NDArray[np.int64], length: int) -> NDArray[np.int64]:
@@ -155,6 +175,7 @@ def _count(session: NDArray[np.int64], length: int) -> NDArray[np.int64]:
 
 def _bar_blocks(
     result: BacktestResult,
+    columns: dict[str, NDArray[np.int64]] | None,
     sessions: Sessions,
     rows: NDArray[np.int64],
     counts: dict[str, NDArray[np.int64]],
@@ -169,8 +190,7 @@ def _bar_blocks(
     symbol: list[str | None] = [None] * len(rows)
     unit = result.instrument.tick_nanos
     streams: list[bytes] = []
-    if result.bars is not None:
-        columns = _used_columns(result.bars)
+    if result.bars is not None and columns is not None:
         prices = [columns[name] for name in PRICE_COLUMNS]
         unit = min(price_unit(values, unit) for values in prices)
         begin = np.searchsorted(columns["ts_event"], sessions.open_ns[rows])

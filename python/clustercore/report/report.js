@@ -130,6 +130,9 @@
     };
   };
 
+  // `part` is the part of the session that was asked for, `focus` the times to be seen instead of it.
+  const state = { session: -1, bars: null, part: null, focus: null, minutes: 0, request: 0, printing: false };
+
   // Charts ----------------------------------------------------------------------------------
 
   let colours = {};
@@ -151,6 +154,8 @@
   const layout = (more) => ({
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     font: { family: colours.sans, size: 12, color: colours.ink },
+    // Paper is narrower than the screen: about this wide on A4 and on Letter.
+    ...(state.printing ? { width: 690, height: 340 } : { autosize: true }),
     margin: { l: 8, r: 8, t: 8, b: 8 }, showlegend: false, dragmode: coarse ? false : "zoom",
     hoverlabel: { bgcolor: colours.paper, bordercolor: colours["rule-strong"], font: { family: colours.sans, size: 12.5, color: colours.ink }, align: "left" },
     ...more,
@@ -210,8 +215,6 @@
   // Sessions --------------------------------------------------------------------------------
 
   let levels = null;
-  // `part` is the part of the session that was asked for, `focus` the times to be seen instead of it.
-  const state = { session: -1, bars: null, part: null, focus: null, minutes: 0, request: 0 };
   const withTrades = [];
   const tradesOf = new Map();
   trades.session.forEach((session, row) => {
@@ -732,8 +735,14 @@
     await showSession(firstSession());
     byId("session-chart").on("plotly_relayout", fitHeights);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
-    addEventListener("beforeprint", () => { if (tradeCount) drawRows(1000); redraw(); });
-    addEventListener("afterprint", () => { if (tradeCount) drawRows(); redraw(); });
+    const print = (printing) => {
+      state.printing = printing;
+      root.toggleAttribute("data-printing", printing);
+      if (tradeCount) drawRows(printing ? 1000 : undefined);
+      redraw();
+    };
+    addEventListener("beforeprint", () => print(true));
+    addEventListener("afterprint", () => print(false));
     root.dataset.ready = "true";
   };
   start().catch(fail);

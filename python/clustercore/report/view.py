@@ -239,6 +239,9 @@ def _headlines(result: BacktestResult) -> list[Headline]:
     def note(name: str, text: str) -> str:
         return text if get(name) is not None else reasons.get(name, "not computed")
 
+    def unit(name: str, text: str) -> str:
+        return text if get(name) is not None else ""
+
     trades = get("trades") or 0
     wilson = interval(get("win_rate_low"), get("win_rate_high"), 1, 100)
     still_open = get("open_trades") or 0
@@ -246,14 +249,14 @@ def _headlines(result: BacktestResult) -> list[Headline]:
         Headline(
             "Net result",
             number(get("net_usd")),
-            "USD",
+            unit("net_usd", "USD"),
             f"gross {number(get('gross_usd'))}, costs {number(get('costs_usd'))}",
             _tone(get("net_usd")),
         ),
         Headline(
             "Net with adverse fills",
             number(get("adverse_net_usd")),
-            "USD",
+            unit("adverse_net_usd", "USD"),
             note(
                 "adverse_net_usd",
                 "each entry at the worse of its bar\N{RIGHT SINGLE QUOTATION MARK}s open and close",
@@ -263,7 +266,7 @@ def _headlines(result: BacktestResult) -> list[Headline]:
         Headline(
             "Expectancy",
             number(get("expectancy_usd")),
-            "USD a trade",
+            unit("expectancy_usd", "USD a trade"),
             note(
                 "expectancy_usd",
                 f"{number(get('expectancy_points'), 3)} points a contract before costs, "
@@ -288,13 +291,13 @@ def _headlines(result: BacktestResult) -> list[Headline]:
         Headline(
             "Win rate",
             number(None if get("win_rate") is None else 100 * (get("win_rate") or 0), 1),
-            "%",
+            unit("win_rate", "%"),
             note("win_rate", f"95 % interval {wilson} (Wilson)"),
         ),
         Headline(
             "Largest drawdown",
             number(get("max_drawdown_usd")),
-            "USD",
+            unit("max_drawdown_usd", "USD"),
             note(
                 "max_drawdown_usd",
                 f"{number(get('max_drawdown_pct'), 1)} % of the peak; longest "
@@ -304,7 +307,7 @@ def _headlines(result: BacktestResult) -> list[Headline]:
         Headline(
             "Sharpe ratio",
             number(get("sharpe")),
-            "annualised",
+            unit("sharpe", "annualised"),
             note("sharpe", f"95 % interval {interval(get('sharpe_low'), get('sharpe_high'))}"),
         ),
     ]

@@ -77,7 +77,7 @@ impl Rules {
             momentum,
             rolling_bars,
             to_date_bars: bars_in(config.baseline.min_bars, interval) as usize,
-            rank_span: (config.rank.hours * 60.0 * MINUTE_NS as f64) as i64,
+            rank_span: (config.rank.hours * 60.0 * MINUTE_NS as f64).round() as i64,
             cooldown: config.rank.cooldown_minutes * MINUTE_NS,
             profile_rule: ProfileRule {
                 source: config.profile.source,

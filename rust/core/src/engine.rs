@@ -300,7 +300,7 @@ impl Engine {
     /// When its price or size is not usable, or the bar that holds it was already taken.
     pub fn trade(&mut self, time: i64, price: i64, size: i64) -> Result<(), Error> {
         let bar = BarInput {
-            start: time.div_euclid(self.rules.interval) * self.rules.interval,
+            start: grid_floor(time, self.rules.interval),
             open: price,
             high: price,
             low: price,
@@ -335,7 +335,7 @@ impl Engine {
 
     /// Says that every interval that ends at or before `time` is closed.
     pub fn advance(&mut self, time: i64, sink: &mut dyn Sink) {
-        let time = time.div_euclid(self.rules.interval) * self.rules.interval;
+        let time = grid_floor(time, self.rules.interval);
         let Self {
             rules,
             sessions: _,
@@ -364,10 +364,22 @@ impl Engine {
     }
 }
 
-/// Returns the sessions, each closing with the bar that holds its close.
+/// Rounds a time down to the grid of the interval; one before every bar stays before every bar.
+fn grid_floor(time: i64, interval: i64) -> i64 {
+    time.saturating_sub(time.rem_euclid(interval))
+}
+
+/// Returns the sessions, each closing with the bar that holds its close. Hours that end with the
+/// session go along.
 fn on_grid(mut sessions: Vec<Session>, interval: i64) -> Vec<Session> {
     for session in &mut sessions {
-        session.close = -(-session.close).div_euclid(interval) * interval;
+        let close = -(-session.close).div_euclid(interval) * interval;
+        for hours in &mut session.hours {
+            if hours.end == session.close {
+                hours.end = close;
+            }
+        }
+        session.close = close;
     }
     sessions
 }
@@ -640,9 +652,13 @@ impl State {
         } else {
             self.work(bar, step.actionable, end, rules, symbols, sink);
         }
-        if self.detector.due(&rules.config) <= end {
+        let window_due = self.detector.due(&rules.config);
+        if window_due <= end {
             self.judge(end, Some(bar), step.actionable, rules, symbols, sink);
             self.schedule(rules);
+        } else {
+            // A sliding window that this bar began, and that waits for its profile or momentum.
+            self.next_due = self.next_due.min(window_due);
         }
         if self.next_due <= end {
             self.fall_due(end, rules, symbols, sink);

@@ -367,7 +367,7 @@ impl Position {
             gross: self.gross,
             costs: self.costs,
             net,
-            net_return: net / notional,
+            net_return: (notional > 0.0).then(|| net / notional),
             mae: self.adverse as f64 / NANOS_PER_POINT,
             mfe: self.favourable as f64 / NANOS_PER_POINT,
             bars_held: self.bars,

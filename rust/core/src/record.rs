@@ -309,7 +309,7 @@ record! {
         gross: float, "USD", "Result before costs.";
         costs: float, "USD", "Commission and slippage of both sides.";
         net: float, "USD", "Result after costs.";
-        net_return as "return": float, "fraction of notional", "Net result over the entry's notional.";
+        net_return as "return": opt_float, "fraction of notional", "Net result over the entry's notional; null when the entry price is zero.";
         mae: float, "points", "Largest adverse excursion.";
         mfe: float, "points", "Largest favourable excursion.";
         bars_held: int, "bars", "Bars from entry to exit, both counted.";

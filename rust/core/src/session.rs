@@ -59,6 +59,12 @@ impl Session {
     }
 }
 
+/// Latest time of a session, in ns from 1970 on, and earliest before.
+const FURTHEST_NS: u64 = 1 << 62;
+
+/// Longest session.
+const LONGEST_NS: i64 = 7 * 86_400 * 1_000_000_000;
+
 /// All sessions the engine knows.
 #[derive(Clone, Debug, Default)]
 pub struct Sessions {
@@ -69,7 +75,8 @@ impl Sessions {
     /// Returns a table.
     ///
     /// # Errors
-    /// When a session does not end after it opens, or opens before the one before it has closed.
+    /// When a session is out of range, does not end after it opens, or opens before the one before
+    /// it has closed.
     pub fn new(sessions: Vec<Session>) -> Result<Self, DataError> {
         let mut table = Self::default();
         table.extend(sessions)?;
@@ -79,11 +86,14 @@ impl Sessions {
     /// Adds later sessions; those already known are passed over when they are the same.
     ///
     /// # Errors
-    /// When a session does not end after it opens, opens before the one before it has closed, or
-    /// differs from one already known.
+    /// When a session is out of range, does not end after it opens, opens before the one before it
+    /// has closed, or differs from one already known.
     pub fn extend(&mut self, sessions: Vec<Session>) -> Result<(), DataError> {
         let mut merged = self.sessions.clone();
         for (row, session) in sessions.into_iter().enumerate() {
+            if let Some(error) = out_of_range(row, &session) {
+                return Err(error);
+            }
             if session.close <= session.open {
                 return Err(refuse(
                     row,
@@ -140,6 +150,27 @@ impl Sessions {
         }
         (self.sessions.get(index)?.open <= time).then_some(index)
     }
+}
+
+/// Refuses times that leave no room for arithmetic, and sessions that no calendar has.
+fn out_of_range(row: usize, session: &Session) -> Option<DataError> {
+    let far = |time: i64| time.unsigned_abs() > FURTHEST_NS;
+    let (column, found, expected) = if far(session.open) {
+        ("open", session.open, "a time between 1824 and 2116")
+    } else if far(session.close) {
+        ("close", session.close, "a time between 1824 and 2116")
+    } else if session.close - session.open > LONGEST_NS {
+        ("close", session.close, "at most seven days after the open")
+    } else {
+        return None;
+    };
+    Some(DataError {
+        row,
+        column,
+        problem: "the session is out of range".to_owned(),
+        found: format!("{found} ns"),
+        expected: expected.to_owned(),
+    })
 }
 
 fn refuse(row: usize, column: &'static str, problem: &str, found: i64, after: i64) -> DataError {

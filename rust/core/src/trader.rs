@@ -440,7 +440,8 @@ impl Trader {
                 context: trade.context,
                 exit_time: trade.exit_time,
                 net: trade.net,
-                net_return: trade.net_return,
+                // Without notional there is no return, and nothing to learn from its size.
+                net_return: trade.net_return.unwrap_or(0.0),
             });
             sink.take(Event::Trade(trade));
             false
