@@ -17,10 +17,11 @@ engine = cc.Engine(config, bars.instrument)
 
 events: list[Event] = []
 columns = bars.columns_nanos()  # prices in 1e-9 points, times in ns, all int64
-for start_ns, *prices_and_volume in zip(*(c.tolist() for c in columns.values()), strict=True):
-    for event in engine.step(start_ns, *prices_and_volume, symbol=bars.symbols[0]):
+for row in zip(*(column.tolist() for column in columns.values()), strict=True):
+    start, opened, high, low, close, volume = row
+    for event in engine.step(start, opened, high, low, close, volume, symbol=bars.symbols[0]):
         events.append(event)
-        time = datetime.fromtimestamp(start_ns / 1e9, UTC).strftime("%m-%d %H:%M")
+        time = datetime.fromtimestamp(start / 1e9, UTC).strftime("%m-%d %H:%M")
         match event:
             case Signal(direction=direction, reason=reason, modal_price=modal):
                 print(f"bar {time}  signal {direction} at {modal:.2f}: {reason}")

@@ -19,6 +19,9 @@ from clustercore.sessions import load_sessions
 from clustercore.sources import read_bars
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from clustercore.instruments import Instrument
     from clustercore.sessions import Sessions
 
@@ -104,7 +107,7 @@ def _refuse_outside(bars: Bars, counts: dict[str, int]) -> None:
 
 def _adverse_net(
     bars: Bars,
-    columns: dict[str, object],
+    columns: dict[str, NDArray[np.int64]],
     config: Config,
     instrument: Instrument,
     sessions: Sessions,
@@ -115,8 +118,6 @@ def _adverse_net(
     """
     if config.entry.mode != "next_open" or config.entry.adverse:
         return None
-    worse = Engine(
-        config.override({"entry.adverse": True}), instrument, sessions, bars.interval_ns
-    )
+    worse = Engine(config.override({"entry.adverse": True}), instrument, sessions, bars.interval_ns)
     closed = worse.run(bars, columns=columns)["trades"]["net"]
     return float(closed.sum()), closed.len()

@@ -213,12 +213,13 @@ class Bars:
 
     def in_source(self, error: DataError) -> DataError:
         """Return an error about a row of ``frame`` as one about the source: its name, its row."""
-        rows = self.source_rows
-        known = rows is not None and len(rows) == self.frame.height
+        rows, row = self.source_rows, error.row
+        if rows is not None and row is not None and len(rows) == self.frame.height:
+            row = int(rows[row])
         return DataError(
             error.problem,
             file=error.file or self.source,
-            row=int(rows[error.row]) if known and error.row is not None else error.row,
+            row=row,
             column=error.column,
             found=error.found,
             expected=error.expected,

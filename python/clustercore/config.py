@@ -69,7 +69,9 @@ class Section(Mapping[str, Any]):
             raise AttributeError(f"no setting {self._name}.{name}") from None
 
     def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError(f"settings cannot be changed; use config.override({self._name}.{name})")
+        raise AttributeError(
+            f"settings cannot be changed; use config.override({self._name}.{name})"
+        )
 
     def __getitem__(self, name: str) -> Any:  # noqa: ANN401
         return self._settings[name]
@@ -117,8 +119,9 @@ class Config:
         object.__setattr__(self, "name", name)
 
     def __getattr__(self, section: str) -> Section:
+        sections: Mapping[str, Section] = object.__getattribute__(self, "_sections")
         try:
-            return self._sections[section]
+            return sections[section]
         except KeyError:
             raise AttributeError(f"no section {section!r} in the configuration") from None
 
@@ -329,8 +332,7 @@ def _plain(section: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         kind = known[name]["kind"] if name in known else None
         is_emptied = given == "off" and name in known and known[name]["optional"]
         value = None if is_emptied else given
-        is_whole = isinstance(value, int) and not isinstance(value, bool)
-        if kind == "float" and is_whole:
+        if kind == "float" and isinstance(value, int) and not isinstance(value, bool):
             plain[name] = float(value)
         elif isinstance(value, (list, tuple)):
             plain[name] = [dict(v) if isinstance(v, Mapping) else v for v in value]

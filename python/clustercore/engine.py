@@ -61,8 +61,15 @@ class Engine:
     --------
     >>> from clustercore.config import Config
     >>> engine = Engine(Config.preset(), "ES")
-    >>> engine.step(1_704_207_600_000_000_000, 4770 * 10**9, 4771 * 10**9, 4770 * 10**9,
-    ...             4771 * 10**9, 1200, symbol="ESH4")
+    >>> engine.step(
+    ...     1_704_207_600_000_000_000,
+    ...     4770 * 10**9,
+    ...     4771 * 10**9,
+    ...     4770 * 10**9,
+    ...     4771 * 10**9,
+    ...     1200,
+    ...     symbol="ESH4",
+    ... )
     []
     """
 
@@ -243,7 +250,10 @@ def frames_from_events(events: list[Event], config_id: str) -> dict[str, pl.Data
     """
     rows: dict[str, list[Event]] = {name: [] for name in _core.record_fields()}
     for event in events:
-        if getattr(event, "reason", None) not in ("armed", "working") or type(event).__name__ == "Cluster":
+        if (
+            getattr(event, "reason", None) not in ("armed", "working")
+            or type(event).__name__ == "Cluster"
+        ):
             rows[_FRAMES[type(event).__name__]].append(event)
     return {name: _event_frame(name, of_kind, config_id) for name, of_kind in rows.items()}
 

@@ -148,7 +148,7 @@ class BacktestResult:
         DataError
             For a result that was loaded, which has no bars.
         """
-        from clustercore.quality import check_bars  # noqa: PLC0415  (a second of work, on demand)
+        from clustercore.quality import check_bars
 
         if self.bars is None or self.sessions is None:
             raise DataError("a loaded result has no bars to check")
@@ -156,13 +156,13 @@ class BacktestResult:
 
     def summary(self) -> str:
         """Return the result as a page of text."""
-        from clustercore.summary import summary_text  # noqa: PLC0415  (only when it is read)
+        from clustercore.summary import summary_text
 
         return summary_text(self)
 
     def report(self, path: str | Path) -> Path:
         """Write the result as one HTML file that needs no network, and return its path."""
-        from clustercore.report import write_report  # noqa: PLC0415  (plotly, only when used)
+        from clustercore.report import write_report
 
         return write_report(self, Path(path))
 
@@ -219,7 +219,7 @@ def load_result(folder: str | Path) -> BacktestResult:
         frames = {name: pl.read_parquet(folder / f"{name}.parquet") for name in _FRAMES}
         manifest = content["manifest"]
         return BacktestResult(
-            **frames,
+            **{name: frames[name] for name in _FRAMES},  # type: ignore[arg-type]
             statistics=tuple(Statistic(**statistic) for statistic in content["statistics"]),
             verdict=content["verdict"],
             config=Config(content["config"]["settings"], content["config"]["name"]),
@@ -324,7 +324,9 @@ def _daily(
     marks = equity["time"].to_physical().to_numpy()
     last = np.searchsorted(marks, ends, side="right") - 1
     balance = engine.config.account.balance
-    values = np.where(last >= 0, equity["equity"].to_numpy()[last] if len(marks) else balance, balance)
+    values = np.where(
+        last >= 0, equity["equity"].to_numpy()[last] if len(marks) else balance, balance
+    )
     decided = _session_of_end(trades["decision_time"].to_physical().to_numpy(), sessions)
     counts = np.bincount(decided, minlength=len(open_ns))[held] if len(decided) else 0 * held
     return pl.DataFrame(
@@ -385,9 +387,8 @@ def _funnel(frames: dict[str, pl.DataFrame], counts: dict[str, int]) -> pl.DataF
     for stage, lost in losses:
         if stage == "bars":
             rows.append((stage, counts["bars"], None, None))
-            for name in ("context_bars", "zero_volume", "outside_session"):
-                if counts[name]:
-                    rows.append((stage, None, counts[name], name))
+            left_out = ("context_bars", "zero_volume", "outside_session")
+            rows += [(stage, None, counts[name], name) for name in left_out if counts[name]]
             continue
         rows.append((stage, count, None, None))
         for reason, number in lost.items():
@@ -411,7 +412,9 @@ def _contexts(trades: pl.DataFrame) -> pl.DataFrame:
         .with_columns(losses=pl.col("trades") - pl.col("wins"))
         .sort("context", nulls_last=False)
     )
-    posteriors = [_core.posterior(wins, losses) for wins, losses in table.select("wins", "losses").iter_rows()]
+    posteriors = [
+        _core.posterior(wins, losses) for wins, losses in table.select("wins", "losses").iter_rows()
+    ]
     names = ("posterior_mean", "posterior_low", "posterior_high")
     return table.with_columns(
         pl.Series(name, [row[place] for row in posteriors], dtype=pl.Float64)

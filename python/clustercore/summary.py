@@ -51,7 +51,8 @@ def summary_text(result: BacktestResult) -> str:
 
 def _heading(result: BacktestResult) -> list[str]:
     data = result.manifest["data"]
-    name = f"{result.config.name} on {result.instrument.root}, {data['rows']:,} bars of {data['interval']}"
+    bars = f"{data['rows']:,} bars of {data['interval']}"
+    name = f"{result.config.name} on {result.instrument.root}, {bars}"
     period = f"{str(data['first'])[:16]} to {str(data['last'])[:16]} UTC, from {data['source']}"
     lines = [name, period, f"configuration {result.manifest['config_id'][:12]}"]
     if result.simulated:
@@ -82,7 +83,12 @@ def _funnel(result: BacktestResult) -> list[str]:
     for (stage,), rows in result.funnel.group_by("stage", maintain_order=True):
         count = rows["count"].drop_nulls()
         losses = rows.filter(pl.col("lost").is_not_null())
-        lost = ", ".join(f"{reason} {number:,}" for number, reason in losses.select("lost", "reason").iter_rows())
+        lost = ", ".join(
+            f"{reason} {number:,}" for number, reason in losses.select("lost", "reason").iter_rows()
+        )
         label = str(stage).replace("_", " ")
-        lines.append(f"  {label:<18}{count[0] if len(count) else 0:>10,}" + (f"   lost: {lost}" if lost else ""))
+        lines.append(
+            f"  {label:<18}{count[0] if len(count) else 0:>10,}"
+            + (f"   lost: {lost}" if lost else "")
+        )
     return lines

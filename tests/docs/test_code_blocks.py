@@ -1,4 +1,4 @@
-"""The documents do what they say: code blocks run, worked examples come out, links lead somewhere."""
+"""The documents do what they say: blocks run, worked examples come out, links lead somewhere."""
 
 from __future__ import annotations
 
@@ -17,16 +17,22 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted(
-    [*(ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"))]
-    + list((ROOT / "docs").glob("*.md"))
+    [
+        *(ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md")),
+        *(ROOT / "docs").glob("*.md"),
+    ]
 )
 
-# Commands of a shell block that are not run: they set up a machine, take minutes, or change the checkout. Every other
-# first word must be `clustercore` or `python`, so that no command escapes by being unknown.
+# Commands of a shell block that are not run: they set up a machine, take minutes, or change the
+# checkout. Every other command must be `clustercore` or `python`, so that none escapes by being
+# unknown.
 NOT_RUN = frozenset({"make", "pip", "git", "sed", "cd"})
 SHELL = frozenset({"console", "bash", "sh", "shell"})
 
-FENCE = re.compile(r"^(?P<mark>`{3,})(?P<language>\w*)[^\n]*\n(?P<body>.*?)^(?P=mark)\s*$", re.M | re.S)
+FENCE = re.compile(
+    r"^(?P<mark>`{3,})(?P<language>\w*)[^\n]*\n(?P<body>.*?)^(?P=mark)\s*$",
+    re.MULTILINE | re.DOTALL,
+)
 LINK = re.compile(r"(?P<image>!?)\[(?P<text>[^\]]*)\]\((?P<target>[^)\s]+)[^)]*\)")
 
 
@@ -73,7 +79,7 @@ def run_python(path: Path, block: Block, namespace: dict[str, Any]) -> None:
 
 
 def run_command(command: str, folder: Path) -> None:
-    first = command.split()[0]
+    first = command.split(maxsplit=1)[0]
     if first in NOT_RUN:
         return
     assert first in {"clustercore", "python"}, f"neither run nor listed in NOT_RUN: {command}"
@@ -104,12 +110,12 @@ def run_document(path: Path, folder: Path) -> dict[str, Any]:
 def slugs_of(path: Path) -> set[str]:
     """Return the anchors of a document's headings, as code hosts make them."""
     text = FENCE.sub("", path.read_text(encoding="utf-8"))
-    headings = re.findall(r"^#+\s+(.+?)\s*$", text, re.M)
+    headings = re.findall(r"^#+\s+(.+?)\s*$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def links_of(path: Path) -> Iterator[tuple[str, str, bool]]:
-    """Yield target, text and whether it is an image, for every link that stays in the repository."""
+    """Yield target, text and whether it is an image, for every link."""
     text = prose_of(path)
     for match in LINK.finditer(text):
         yield match["target"], match["text"], bool(match["image"])
@@ -118,6 +124,8 @@ def links_of(path: Path) -> Iterator[tuple[str, str, bool]]:
         yield source[1] if source else "", alt[1] if alt else "", True
 
 
+# A page of commands starts a dozen programs.
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
 def test_code_blocks_run(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "examples").symlink_to(ROOT / "examples")
@@ -135,12 +143,16 @@ def test_links_lead_somewhere(path: Path) -> None:
         assert page.exists(), f"{name_of(path)}: {target}"
         assert page.is_relative_to(ROOT), f"{name_of(path)}: {target} leaves the repository"
         assert not anchor or anchor in slugs_of(page), f"{name_of(path)}: {target}"
-        assert text.strip() or not is_image, f"{name_of(path)}: {target} has no text for who cannot see it"
+        assert text.strip() or not is_image, (
+            f"{name_of(path)}: {target} has no text for who cannot see it"
+        )
 
 
 def test_every_document_is_reached_from_the_index() -> None:
     index = ROOT / "docs" / "index.md"
-    reached = {(index.parent / target.partition("#")[0]).resolve() for target, *_ in links_of(index)}
+    reached = {
+        (index.parent / target.partition("#")[0]).resolve() for target, *_ in links_of(index)
+    }
     assert {path for path in DOCUMENTS if path != index} <= reached
 
 
@@ -187,7 +199,7 @@ WORKED = re.compile(
     r"^### (?P<title>[^\n]+)\n(?P<before>(?:(?!^#).)*?)"
     r"^\| bar \| open \| high \| low \| close \|[^\n]*\n\|[-| ]+\n(?P<rows>(?:\|[^\n]*\n)+)\n"
     r"Result: (?P<result>(?:(?!\n\n).)+)",
-    re.M | re.S,
+    re.MULTILINE | re.DOTALL,
 )
 
 
@@ -214,7 +226,9 @@ def test_worked_example_comes_out(
     rows = [
         tuple(float(cell) for cell in row.split("|")[2:6]) for row in example["rows"].splitlines()
     ]
-    settings = example["before"].rpartition("Settings: ")[2] if "Settings: " in example["before"] else ""
+    settings = (
+        example["before"].rpartition("Settings: ")[2] if "Settings: " in example["before"] else ""
+    )
     result = play(rows, assignments(settings))
     expected = assignments(example["result"])
     assert expected

@@ -30,7 +30,11 @@ def session_columns(sessions: Sequence[reference.Session]) -> dict[str, np.ndarr
     columns: dict[str, list[int]] = {
         name: []
         for name in ("open_ns", "close_ns", "trade_date", "new_york_offset_s")
-        + tuple(f"{what}_{part}" for what in ("hours", "halts") for part in ("session", "start_ns", "end_ns"))
+        + tuple(
+            f"{what}_{part}"
+            for what in ("hours", "halts")
+            for part in ("session", "start_ns", "end_ns")
+        )
     }
     for index, session in enumerate(sessions):
         columns["open_ns"].append(session.open)
@@ -45,7 +49,9 @@ def session_columns(sessions: Sequence[reference.Session]) -> dict[str, np.ndarr
                 columns[f"{what}_start_ns"].append(start)
                 columns[f"{what}_end_ns"].append(end)
     return {
-        name: np.array(values, dtype=np.int32 if name in ("trade_date", "new_york_offset_s") else np.int64)
+        name: np.array(
+            values, dtype=np.int32 if name in ("trade_date", "new_york_offset_s") else np.int64
+        )
         for name, values in columns.items()
     }
 
@@ -127,7 +133,9 @@ def event_rows(seen: Sequence[events.Event]) -> list[tuple[str, Row]]:
 def in_points(frame: str, row: Row) -> Row:
     """Return a row of the oracle with its prices in points."""
     return {
-        name: value / 1e9 if COLUMNS[frame][name]["kind"] == "price" and value is not None else value
+        name: value / 1e9
+        if COLUMNS[frame][name]["kind"] == "price" and value is not None
+        else value
         for name, value in row.items()
         if name in COLUMNS[frame]
     }

@@ -100,7 +100,7 @@ def test_small_markets(market: Market) -> None:
 def test_many_markets_reach_every_rule(request: pytest.FixtureRequest) -> None:
     thorough = hypothesis.settings().max_examples > 500
     tally = Tally()
-    for seed in range(12_000 if thorough else 2_400):
+    for seed in range(24_000 if thorough else 2_400):
         try:
             compare(seeded(seed), tally)
         except AssertionError as difference:
@@ -253,6 +253,7 @@ def test_rolls_with_context(name: str, data_dir: Path) -> None:
     changes: dict[str, Any] = {
         "rank": {"top_n": 5},
         "signal": {"min_strength": 0.0},
+        "risk": {"max_drawdown_pct": None, "max_consecutive_losses": None},
         "cluster": {"minutes": 15, "threshold": preset(name)["cluster"]["threshold"] * 0.5},
     }
     compare_real(with_context, real_config(name, changes), tally)
