@@ -95,8 +95,19 @@ def count_by_group(terminal: pytest.TerminalReporter) -> Iterator[tuple[str, dic
     yield from sorted(counts.items())
 
 
+def recorded_tables(terminal: pytest.TerminalReporter) -> Iterator[str]:
+    """Yield the lines that tests recorded with ``record_property("table", line)``."""
+    for outcome in ("passed", "failed"):
+        for report in terminal.stats.get(outcome, []):
+            yield from (line for name, line in report.user_properties if name == "table")
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print passed and skipped by group."""
+    """Print what tests measured, and passed and skipped by group."""
+    if tables := list(recorded_tables(terminalreporter)):
+        terminalreporter.section("measured")
+        for line in tables:
+            terminalreporter.write_line(line)
     terminalreporter.section("passed and skipped by group")
     for group, counts in count_by_group(terminalreporter):
         failed = counts["failed"] + counts["error"]

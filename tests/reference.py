@@ -1522,7 +1522,8 @@ class Reference:
             else:
                 ticks = distance_ticks(leg["distance"], self.tick)
             whole = max(floor_int(ticks + 0.5), 1)
-            if quantity > 0:
+            # A leg no nearer than the target leaves with it, as the price passes the target first.
+            if quantity > 0 and whole < order.target_ticks:
                 legs.append(Leg(quantity, price + order.sign * whole * self.tick))
         return legs
 

@@ -29,7 +29,7 @@ _LINES: tuple[tuple[str, str, str, tuple[str, str] | None], ...] = (
     ("Payoff", "payoff", "{:.2f}", None),
     ("Largest drawdown", "max_drawdown_usd", "{:,.2f} USD", None),
     ("  of the peak", "max_drawdown_pct", "{:.1f} %", None),
-    ("  length", "longest_drawdown_days", "{:,.0f} trade dates", None),
+    ("  length", "longest_drawdown_days", "{:,.0f} calendar days", None),
     ("Sharpe, daily", "sharpe", "{:.2f}", ("sharpe_low", "sharpe_high")),
     ("Sortino", "sortino", "{:.2f}", ("sortino_low", "sortino_high")),
     ("Calmar", "calmar", "{:.2f}", ("calmar_low", "calmar_high")),

@@ -143,6 +143,9 @@ def test_ctrl_c_ends_quietly_and_writes_nothing(tmp_path: Path) -> None:
     )
     # Opening a pipe for writing waits until the program has opened it for reading.
     with pipe.open("wb"):
+        # A signal between opening and reading would be seen after the reading only.
+        with pytest.raises(subprocess.TimeoutExpired):
+            child.wait(timeout=2)
         child.send_signal(signal.SIGINT)
         shown, errors = child.communicate(timeout=60)
     assert child.returncode == 130

@@ -95,7 +95,7 @@ SMALL: dict[str, object] = {
 }
 
 
-def small_market(seed: int, sessions: int = 3) -> list[reference.Bar]:
+def small_market(seed: int, sessions: int = 3, steps_factor: int = 1) -> list[reference.Bar]:
     """Return bars of a random walk in ticks whose volume comes in bursts; some minutes are absent."""
     draw = random.Random(seed)
     bars: list[reference.Bar] = []
@@ -109,7 +109,7 @@ def small_market(seed: int, sessions: int = 3) -> list[reference.Bar]:
             if draw.random() < 0.03:
                 continue
             price += draw.choice((-1, 0, 0, 0, 1))
-            steps = 3 + int(3 * burst ** 0.5) + draw.randrange(4)
+            steps = steps_factor * (3 + int(3 * burst**0.5) + draw.randrange(4))
             path = [price]
             for _ in range(steps):
                 path.append(path[-1] + draw.choice((-1, 1)))

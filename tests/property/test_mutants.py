@@ -22,7 +22,7 @@ from tests.property.causality import (
     truncation,
 )
 from tests.property.families import FEWEST_TRADES, Settings
-from tests.property.logs import Log, config_dict, feed, new_engine
+from tests.property.logs import Known, Log, config_dict, feed, new_engine, run
 from tests.property.markets import (
     SMALL,
     oracle,
@@ -54,17 +54,19 @@ CAUGHT_BY = {
     "interval_read_too_short": {"truncation", "other future", "times in order", "parity"},
 }
 SUBJECTS = ("engine", "oracle", *reference.MUTANTS)
-LONG = {
+# Bars so wide, and stops so near, that many bars reach both stop and target.
+WILD = {
     **SMALL,
     "rank.top_n": 3,
     "exit.target_through_ticks": 0,
     "cluster.threshold": 3.0,
+    "retest.tolerance": "4 ticks",
     "stop.mode": "fixed",
-    "stop.distance": "3 ticks",
+    "stop.distance": "4 ticks",
     "target.mode": "fixed",
-    "target.distance": "3 ticks",
+    "target.distance": "4 ticks",
 }
-LONG_SESSIONS = 30
+LONG_SESSIONS = 40
 
 
 def run_subject(subject: str, bars: list[reference.Bar], settings: Settings) -> Log:
@@ -113,9 +115,9 @@ def examined(subject: str) -> dict[str, tuple[list[str], Compared]]:
         cuts = range(90 + seed, len(bars), 4)
         add("truncation", truncation(runner, bars, settings, cuts))
         add("other future", other_future(runner, bars, settings, cuts, seed))
-    for seed, changes in ((5, SMALL), (6, LONG), (7, LONG)):
+    for seed, changes in ((5, SMALL), (6, WILD), (7, WILD)):
         settings = config_dict("default", changes)
-        bars = small_market(seed, LONG_SESSIONS)
+        bars = small_market(seed, LONG_SESSIONS, 1 if changes is SMALL else 5)
         log = runner(bars, settings)
         add("times in order", times_in_order(log, settings))
         add("pessimistic exits", pessimistic(log, bars))
@@ -133,18 +135,18 @@ def test_each_property_catches_what_leaks_and_nothing_else(
     cells = "".join(f"{len(found[name][0]) or '-':>19}" for name in PROPERTIES)
     if subject == SUBJECTS[0]:
         heading = "".join(f"{name:>19}" for name in PROPERTIES)
-        record_property("table", f"violations found by{heading.removeprefix(' ' * 0):>12}")
+        record_property("table", f"{'violations found by':<26}{heading}")
     record_property("table", f"{subject:<26}{cells}")
     for name, (problems, compared) in found.items():
-        assert compared["trades"] >= FEWEST_TRADES, f"{name} compared too little: {compared}"
         if subject in ("engine", "oracle"):
+            assert compared["trades"] >= FEWEST_TRADES, f"{name} compared too little: {compared}"
             assert not problems, (name, problems[:5])
         elif name in CAUGHT_BY[subject]:
             assert problems, f"{name} does not see {subject}"
 
 
 def test_pessimistic_exits_had_something_to_decide() -> None:
-    assert examined("engine")["pessimistic exits"][1]["ambiguous"] >= 50
+    assert examined("engine")["pessimistic exits"][1]["ambiguous"] >= 30
 
 
 def test_every_mutant_is_caught_by_a_property_of_its_own_and_not_only_by_parity() -> None:
@@ -153,18 +155,13 @@ def test_every_mutant_is_caught_by_a_property_of_its_own_and_not_only_by_parity(
         assert names - {"parity"}, mutant
 
 
-def test_walking_shows_what_truncating_shows() -> None:
-    """The walk of `test_prefix` is as sharp: a piece handed over late changes what is known."""
-    bars = small_market(0, 4)
-    settings = config_dict("default", SMALL)
+def test_walking_is_as_sharp_as_truncating() -> None:
+    """The walk of `test_prefix` sees another past as soon as it was said to be known."""
+    bars, settings = small_market(0, 4), config_dict("default", SMALL)
     tape = small_tape(bars, small_sessions(5))
-    late = tape.part(0, len(tape))
-    late.bars["volume"][-100:] *= 5
-    from tests.property.logs import Known, run
-
-    known = Known(run(settings, tape.part(0, len(tape))))
+    known = Known(run(settings, tape))
     engine = new_engine(settings, tape)
     assert not known.problems(feed(engine, tape.part(0, 150)), int(tape.ends[149]))
-    other = small_tape(small_market(0, 4), small_sessions(5))
-    engine = new_engine(settings, other)
-    assert known.problems(feed(engine, other.part(0, len(other))), int(other.ends[-1]))
+    louder = [bar._replace(volume=bar.volume * (1 + place % 2)) for place, bar in enumerate(bars)]
+    other = small_tape(louder, small_sessions(5))
+    assert known.problems(feed(new_engine(settings, other), other.part(0, 150)), int(tape.ends[149]))

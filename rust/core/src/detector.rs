@@ -245,7 +245,8 @@ impl Detector {
     }
 
     /// Begins a contract: its bars share no window, range or return with what came before.
-    pub fn change_symbol(&mut self, symbol: u32) {
+    pub fn change_symbol(&mut self, symbol: u32, config: &Config) {
+        self.close_context(config);
         self.symbol = symbol;
         self.symbol_first = self.tape.len();
         self.stretches.push((self.tape.len(), symbol));
@@ -353,8 +354,9 @@ impl Detector {
         let index = self.tape.len();
         self.tape.push(bar, index > today.first);
         if config.cluster.frame == Frame::Sliding {
-            let start = bar.start + self.rules.interval - self.rules.width;
-            if start >= today.session.open {
+            let end = bar.start + self.rules.interval;
+            let start = end - self.rules.width;
+            if start >= today.session.open && end <= today.session.close {
                 today.waiting.push_back(start);
             }
         }
@@ -588,7 +590,7 @@ impl Detector {
         }
         let bars = self.tape.bars();
         let (first, last) = (bars[from].close, bars[to - 1].close);
-        (first > 0).then(|| last as f64 / first as f64 - 1.0)
+        (first != 0).then(|| last as f64 / first as f64 - 1.0)
     }
 
     /// Decides how far a cluster goes, writes that into its row, and returns the signal it arms.

@@ -111,6 +111,8 @@ struct State {
     next_due: i64,
     /// Close of the session under way, or the distant past.
     session_close: i64,
+    /// End of the bar that holds that close: until then the session has bars.
+    session_end: i64,
     advanced: i64,
 }
 
@@ -185,7 +187,6 @@ impl Engine {
             interval,
         };
         let state = State::new(&rules);
-        let sessions = Sessions::new(on_grid(sessions.all().to_vec(), interval))?;
         Ok(Self {
             rules,
             sessions,
@@ -243,9 +244,7 @@ impl Engine {
     /// # Errors
     /// When they overlap or contradict what is known.
     pub fn extend_sessions(&mut self, sessions: Vec<Session>) -> Result<(), Error> {
-        Ok(self
-            .sessions
-            .extend(on_grid(sessions, self.rules.interval))?)
+        Ok(self.sessions.extend(sessions)?)
     }
 
     /// Takes one bar.
@@ -369,19 +368,9 @@ fn grid_floor(time: i64, interval: i64) -> i64 {
     time.saturating_sub(time.rem_euclid(interval))
 }
 
-/// Returns the sessions, each closing with the bar that holds its close. Hours that end with the
-/// session go along.
-fn on_grid(mut sessions: Vec<Session>, interval: i64) -> Vec<Session> {
-    for session in &mut sessions {
-        let close = -(-session.close).div_euclid(interval) * interval;
-        for hours in &mut session.hours {
-            if hours.end == session.close {
-                hours.end = close;
-            }
-        }
-        session.close = close;
-    }
-    sessions
+/// Returns the end of the bar that holds or ends at a time.
+fn ceil_to_grid(time: i64, interval: i64) -> i64 {
+    -(-time).div_euclid(interval) * interval
 }
 
 /// Puts the names of symbols in place of their numbers.
@@ -456,6 +445,7 @@ impl State {
             in_context: false,
             next_due: NEVER,
             session_close: i64::MIN,
+            session_end: i64::MIN,
             advanced: i64::MIN,
         }
     }
@@ -604,10 +594,15 @@ impl State {
         self.counts.context_bars += 1;
         let table = &sessions.all()[session];
         if !self.in_context {
-            self.advance(table.close, rules, symbols, sink);
-            self.change_symbol(step.symbol, rules, sink);
+            self.advance(
+                ceil_to_grid(table.close, rules.interval),
+                rules,
+                symbols,
+                sink,
+            );
             self.in_context = true;
         }
+        self.change_symbol(step.symbol, rules, sink);
         self.detector
             .push_context(&step.bar, session, table, &rules.config);
     }
@@ -621,7 +616,7 @@ impl State {
                 .leave_stale(&rules.config, &rules.instrument, sink);
         }
         self.symbol = Some(symbol);
-        self.detector.change_symbol(symbol);
+        self.detector.change_symbol(symbol, &rules.config);
     }
 
     /// Works through one bar of a session.
@@ -640,7 +635,7 @@ impl State {
         if self.next_due <= bar.start {
             self.fall_due(bar.start, rules, symbols, sink);
         }
-        if bar.start >= self.session_close {
+        if bar.start >= self.session_end {
             self.open_session(step, session, rules, sessions, symbols, sink);
         }
         if self.trader.is_idle() {
@@ -750,6 +745,7 @@ impl State {
         self.change_symbol(step.symbol, rules, sink);
         self.detector.open_session(session, table, &rules.config);
         self.session_close = table.close;
+        self.session_end = ceil_to_grid(table.close, rules.interval);
         let surroundings = market(
             &self.detector,
             self.symbol,
@@ -770,10 +766,11 @@ impl State {
             let instant = self.next_due;
             self.judge(instant, None, true, rules, symbols, sink);
             self.trader.fall_due(instant, &rules.config, sink);
-            if self.session_close <= instant {
+            if self.session_end <= instant {
                 self.trader.close_session(instant, &rules.instrument, sink);
                 self.detector.close_session(&rules.config);
                 self.session_close = i64::MIN;
+                self.session_end = i64::MIN;
             }
             self.schedule(rules);
         }
@@ -782,12 +779,12 @@ impl State {
     /// Finds the instant of the next thing that falls due.
     #[inline]
     fn schedule(&mut self, rules: &Rules) {
-        let close = if self.session_close == i64::MIN {
+        let end = if self.session_end == i64::MIN {
             NEVER
         } else {
-            self.session_close
+            self.session_end
         };
-        self.next_due = close
+        self.next_due = end
             .min(self.detector.due(&rules.config))
             .min(self.trader.due());
     }

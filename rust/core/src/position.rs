@@ -71,8 +71,9 @@ impl Position {
         let mut legs = Vec::new();
         for leg in &config.exit.scale_out {
             let quantity = (floor(leg.fraction * order.quantity as f64) as i64).min(unassigned);
-            if quantity > 0 {
-                let ticks = leg_ticks(leg.target, order.stop_distance / tick, tick);
+            let ticks = leg_ticks(leg.target, order.stop_distance / tick, tick);
+            // A leg that is no nearer than the target leaves with it: the price passes that first.
+            if quantity > 0 && ticks * tick < order.target_distance {
                 legs.push(OpenLeg {
                     price: price + sign * ticks * tick,
                     quantity,

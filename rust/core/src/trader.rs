@@ -204,9 +204,8 @@ impl Trader {
         self.settle();
     }
 
-    /// Ends the session's signals, and marks the account at its close.
+    /// Marks the account at the end of a session.
     pub fn close_session(&mut self, time: i64, instrument: &Instrument, sink: &mut dyn Sink) {
-        self.expire(class::SIGNAL_SESSION, time, NEVER, sink);
         if self.last_mark != Some(time) {
             self.mark(time, instrument, sink);
         }
@@ -258,17 +257,17 @@ impl Trader {
 
     /// Ends what falls due at an instant without a bar, in the order of work.
     pub fn fall_due(&mut self, time: i64, config: &Config, sink: &mut dyn Sink) {
-        self.expire(class::SIGNAL_EXPIRED, time, time, sink);
+        self.expire(class::SIGNAL_EXPIRED, time, sink);
         self.drop_due(class::ORDER_EXPIRED, time, config, sink);
-        self.expire(class::SIGNAL_HOURS, time, time, sink);
+        self.expire(class::SIGNAL_HOURS, time, sink);
         self.drop_due(class::ORDER_HOURS, time, config, sink);
         self.drop_due(class::ORDER_SESSION, time, config, sink);
+        self.expire(class::SIGNAL_SESSION, time, sink);
     }
 
-    fn expire(&mut self, class: u8, time: i64, until: i64, sink: &mut dyn Sink) {
+    fn expire(&mut self, class: u8, time: i64, sink: &mut dyn Sink) {
         self.pending.retain(|pending| {
-            let due = pending.deadline.class == class && pending.deadline.time <= until
-                || class == class::SIGNAL_SESSION;
+            let due = pending.deadline.class == class && pending.deadline.time <= time;
             if due {
                 let reason = pending.deadline.reason;
                 sink.take(Event::Signal(signal_row(
