@@ -9,7 +9,7 @@ SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 CARGO ?= cargo
 DATA ?=
-PRESET ?= default
+PRESET ?=
 OUT ?= out
 ARGS ?=
 
@@ -26,7 +26,7 @@ unexport PYTHONHOME
 
 .PHONY: run
 run: build ## Backtest and write out/report.html (DATA=file PRESET=name OUT=folder ARGS="more options")
-	@$(BIN)/clustercore backtest $(if $(DATA),"$(DATA)") --preset "$(PRESET)" --out "$(OUT)" $(ARGS)
+	@$(BIN)/clustercore backtest $(if $(DATA),"$(DATA)") $(if $(PRESET),--preset "$(PRESET)") --out "$(OUT)" $(ARGS)
 
 .PHONY: build
 build: $(STAMPS)/module ## Create .venv, install packages, compile the module into it

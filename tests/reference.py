@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -154,15 +154,6 @@ def distance_ticks(text: str, tick: int) -> float:
     """Return a distance in ticks, not rounded."""
     number, unit = parse_distance(text)
     return number if unit == "tick" else number * 1e9 / tick
-
-
-def on_grid(session: Session, interval_ns: int) -> Session:
-    """Return a session that closes with the bar that holds its close; hours up to it go along."""
-    close = ceil_div(session.close, interval_ns) * interval_ns
-    hours = session.hours
-    if hours is not None:
-        hours = [(begin, close if end == session.close else end) for begin, end in hours]
-    return replace(session, close=close, hours=hours)
 
 
 def distance_nanos(text: str, tick: int) -> int:
@@ -577,7 +568,7 @@ class Reference:
             raise ValueError(mutant)
         self.config = config
         self.instrument = instrument
-        self.sessions = [on_grid(session, interval_ns) for session in sessions]
+        self.sessions = list(sessions)
         self.session_opens = [session.open for session in sessions]
         self.interval = interval_ns
         self.config_id = config_id
@@ -874,8 +865,9 @@ class Reference:
     # What falls due.
 
     def _window_due(self, session: SessionState, start: int) -> int:
+        # Past the close it is judged at the close, from the bars that have ended by then.
         if start + self.delay - self.early > session.row.close:
-            return session.end
+            return session.row.close
         return start + self.delay - self.early
 
     def _next_window(self, session: SessionState) -> int | None:
@@ -1127,8 +1119,7 @@ class Reference:
 
     def _momentum(self, session: SessionState, start: int) -> float | None:
         bars = self._between(session, start + self.momentum_start, start + self.momentum_end)
-        # From a price that is not positive, a rise would read as a fall: no value.
-        if len(bars) < 2 or bars[0].close <= 0:
+        if len(bars) < 2 or bars[0].close == 0:
             return None
         return bars[-1].close / bars[0].close - 1.0
 
@@ -1714,7 +1705,7 @@ class Reference:
         if not self.sliding:
             return
         start = end - self.window + min(self.early, self.window)
-        if start < session.row.open:
+        if start < session.row.open or end > session.row.close:
             return
         if self.early and start + self.window - self.interval not in self.future.get(
             session.index, {}

@@ -4,6 +4,7 @@
 //! model, the JSON schema and the reference page are made from that table. No setting has a
 //! default here; defaults are the `default` preset, which lives in one versioned file.
 
+use crate::bar::PRICE_LIMIT_NANOS;
 use crate::error::ConfigError;
 
 /// A value as it comes from a file or from Python.
@@ -185,7 +186,8 @@ impl Distance {
             Self::Points(points) => points * 1e9,
             Self::Ticks(ticks) => ticks * tick_nanos as f64,
         };
-        (nanos + 0.5).floor() as i64
+        // No distance reaches further than any price can be.
+        ((nanos + 0.5).floor() as i64).min(PRICE_LIMIT_NANOS)
     }
 
     fn parse(text: &str) -> Option<Self> {

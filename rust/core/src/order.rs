@@ -1,6 +1,6 @@
 //! A working order. Invariant: everything about it was fixed at its creation.
 
-use crate::bar::BarInput;
+use crate::bar::{BarInput, PRICE_LIMIT_NANOS};
 use crate::config::{Config, EntryMode, LimitAt};
 use crate::instrument::Instrument;
 use crate::learning::Assessment;
@@ -215,7 +215,9 @@ pub fn limit_price(
         LimitAt::ConfirmingClose => confirming_close,
         LimitAt::ModalPrice => armed.modal_price,
     };
-    Some(at - armed.direction.sign() * config.entry.offset_ticks * tick)
+    // No offset reaches further than any price can be.
+    let offset = config.entry.offset_ticks.saturating_mul(tick);
+    Some(at - armed.direction.sign() * offset.min(PRICE_LIMIT_NANOS))
 }
 
 /// Returns the identity of a trade: FNV-1a over symbol, decision time and configuration, 128 bits.

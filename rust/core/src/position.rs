@@ -1,7 +1,7 @@
 //! An open position and its exits. Invariant: contracts that left plus contracts open are the
 //! contracts entered.
 
-use crate::bar::{BarInput, Tape};
+use crate::bar::{BarInput, PRICE_LIMIT_NANOS, Tape};
 use crate::config::{Config, EntryMode, SameBar, Trailing};
 use crate::instrument::{Instrument, NANOS_PER_POINT};
 use crate::order::Placed;
@@ -294,7 +294,9 @@ impl Position {
         let sign = self.direction().sign();
         // Mirrored for a short, so that rounding down is away from the price on both sides.
         let ticks = floor((sign as f64 * best as f64 - distance) / tick as f64) as i64;
-        let candidate = sign * ticks * tick;
+        // A stop beyond all prices is no stop, and its product with the tick does not exist.
+        let furthest = 2 * (PRICE_LIMIT_NANOS / tick);
+        let candidate = sign * ticks.clamp(-furthest, furthest) * tick;
         if self.beyond(candidate, self.stop, 1) {
             self.stop = candidate;
         }

@@ -1,7 +1,7 @@
 //! Stop, target and quantity of an order. Invariant: everything is fixed at the order's creation,
 //! from what is known there.
 
-use crate::bar::Tape;
+use crate::bar::{PRICE_LIMIT_NANOS, Tape};
 use crate::config::{Config, Estimator, LegTarget, Rounding, StopMode, TargetMode};
 use crate::detector::bars_in;
 use crate::instrument::{Instrument, NANOS_PER_POINT};
@@ -121,31 +121,38 @@ pub fn stop_ticks(config: &Config, sigma: Sigma, reference: i64, tick: i64) -> i
             volatile.max(smallest) / tick as f64
         }
     };
-    (ceil(ticks) as i64).max(1)
+    whole_ticks(ceil(ticks), tick)
+}
+
+/// Returns a number of ticks, at least one, and no further than any price can be.
+fn whole_ticks(ticks: f64, tick: i64) -> i64 {
+    (ticks as i64).min(PRICE_LIMIT_NANOS / tick).max(1)
 }
 
 /// Returns a distance in ticks rounded to the nearest, halves up, at least one.
 #[must_use]
-pub fn nearest_ticks(ticks: f64) -> i64 {
-    (floor(ticks + 0.5) as i64).max(1)
+pub fn nearest_ticks(ticks: f64, tick: i64) -> i64 {
+    whole_ticks(floor(ticks + 0.5), tick)
 }
 
 /// Returns the target distance in ticks.
 #[must_use]
 pub fn target_ticks(config: &Config, stop_ticks: i64, tick: i64) -> i64 {
-    nearest_ticks(match config.target.mode {
+    let ticks = match config.target.mode {
         TargetMode::Reward => config.target.reward * stop_ticks as f64,
         TargetMode::Fixed => config.target.distance.in_ticks(tick),
-    })
+    };
+    nearest_ticks(ticks, tick)
 }
 
 /// Returns the distance of a leg's target in ticks.
 #[must_use]
 pub fn leg_ticks(target: LegTarget, stop_ticks: i64, tick: i64) -> i64 {
-    nearest_ticks(match target {
+    let ticks = match target {
         LegTarget::Reward(reward) => reward * stop_ticks as f64,
         LegTarget::Distance(distance) => distance.in_ticks(tick),
-    })
+    };
+    nearest_ticks(ticks, tick)
 }
 
 /// Returns the quantity before any limit.

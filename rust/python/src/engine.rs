@@ -123,9 +123,7 @@ impl PyEngine {
         symbol: Option<&str>,
     ) -> PyResult<Bound<'py, PyList>> {
         let mut inner = self.ready()?;
-        if let Some(symbol) = symbol {
-            inner.symbol = inner.engine.symbol(symbol);
-        }
+        let symbol = symbol.map_or(inner.symbol, |symbol| inner.engine.symbol(symbol));
         let bar = BarInput {
             start: ts_event,
             open,
@@ -136,13 +134,14 @@ impl PyEngine {
         };
         let step = Step {
             bar,
-            symbol: inner.symbol,
+            symbol,
             actionable,
             context,
         };
         inner
             .guarded(|inner| inner.engine.step(&step, &mut inner.events))?
             .map_err(|error| raise(py, &error))?;
+        inner.symbol = symbol;
         inner.take_events(py)
     }
 
