@@ -94,9 +94,14 @@ ci: ## Run what the continuous integration runs, in its order
 	.ci/run
 
 .PHONY: bench
-bench: build $(STAMPS)/bench ## Measure beside the peers (ARGS="-k step")
-	@$(BIN)/pytest benches --benchmark-enable -p no:xdist -W default -o timeout=0 -o python_files="test_*.py bench_*.py" $(ARGS)
-	@if [ -d rust/core/benches ]; then $(CARGO) bench --locked -p clustercore-core; fi
+bench: build $(STAMPS)/bench ## Measure beside the peers and print one table (ARGS="-k step"); out/benchmarks.json
+	@$(BIN)/pytest benches --benchmark-enable --benchmark-quiet -q -p no:xdist -p no:cacheprovider \
+	  -W ignore -o timeout=0 -o python_files="bench_*.py" $(ARGS)
+	@if [ -z "$(ARGS)" ]; then $(CARGO) bench --locked -p clustercore-core; fi
+
+.PHONY: performance
+performance: bench ## Measure, then write docs/performance.md
+	@$(BIN)/python tools/make_performance_page.py
 
 .PHONY: wheel
 wheel: | $(STAMPS)/dev ## Build a manylinux wheel and a source distribution into dist/, and check both

@@ -1,0 +1,1 @@
+"""Benchmarks on real data, beside peers, void when the answers differ."""

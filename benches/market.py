@@ -58,7 +58,9 @@ class Market:
 def market_of(bars: cc.Bars) -> Market:
     """Return what is measured of some bars."""
     nanos = bars.columns_nanos()
-    points = {name: bars.frame[name].cast(pl.Float64).to_numpy() for name in (*PRICE_COLUMNS, "volume")}
+    points = {
+        name: bars.frame[name].cast(pl.Float64).to_numpy() for name in (*PRICE_COLUMNS, "volume")
+    }
     table = sessions().overlapping(int(nanos["ts_event"][0]), int(nanos["ts_event"][-1]) + 1)
     _ = bars.stretches
     return Market(bars, nanos, points, table.open_ns, table.close_ns)
@@ -99,3 +101,13 @@ def copy_of(market: Market, number: int) -> Market:
         for name, column in market.points.items()
     }
     return replace(market, bars=bars, nanos=nanos, points=points)
+
+
+def head_of(market: Market, rows: int) -> Market:
+    """Return the market's first bars."""
+    return replace(
+        market,
+        bars=replace(market.bars, frame=market.bars.frame.head(rows)),
+        nanos={name: column[:rows] for name, column in market.nanos.items()},
+        points={name: column[:rows] for name, column in market.points.items()},
+    )

@@ -8,7 +8,7 @@ learns, sizes are one contract, and no gate can stop trading.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -164,6 +164,28 @@ def answer_of(
     )
 
 
+def at_bar_ends(market: Market, frames: dict[str, pl.DataFrame], answer: Answer) -> Answer:
+    """Return an answer as a library tells it that knows bars and no instants inside them.
+
+    We leave at the start of a bar that opens at or beyond the stop; a library names the bar.
+    """
+    start, trades = market.nanos["ts_event"], frames["trades"]
+    row = np.minimum(np.searchsorted(start, answer.exit_time), len(start) - 1)
+    before = np.maximum(row - 1, 0)
+    stop = np.rint(trades["stop"].to_numpy() * 1e9).astype(np.int64)
+    side = answer.direction
+    opens_beyond = side * (market.nanos["open"][row] - stop) <= 0
+    worst = np.where(side > 0, market.nanos["low"][before], market.nanos["high"][before])
+    untouched = (side * (worst - stop) > 0) | (start[before] + MINUTE != answer.exit_time)
+    at_open = (
+        (trades["exit_reason"] == "stop").to_numpy()
+        & (start[row] == answer.exit_time)
+        & opens_beyond
+        & untouched
+    )
+    return replace(answer, exit_time=np.where(at_open, answer.exit_time + MINUTE, answer.exit_time))
+
+
 def difference(ours: Answer, theirs: Answer) -> str | None:
     """Return in a few words how two answers differ, or None."""
     if ours.trades == 0:
@@ -196,7 +218,10 @@ def _equity_difference(ours: Answer, theirs: Answer) -> str | None:
 
 
 def usual_statistics(
-    net: NDArray[np.float64], equity_time: NDArray[np.int64], equity: NDArray[np.float64], balance: float
+    net: NDArray[np.float64],
+    equity_time: NDArray[np.int64],
+    equity: NDArray[np.float64],
+    balance: float,
 ) -> dict[str, float | None]:
     """Return what backtests print, from trades and equity, for peers without their own."""
     wins, losses = net[net > 0], net[net <= 0]

@@ -1746,12 +1746,13 @@ class Reference:
         self.bookings = []
 
     def _equity(self) -> float:
-        equity = self.balance
+        """Return the balance and, summed first, what is open."""
+        results = []
         for position in self.positions:
             assert self.last_bar is not None
             points = position.sign * (self.last_bar.close - position.entry_price) / 1e9
-            equity += points * self.instrument.point_value * position.open_quantity
-        return equity
+            results.append(points * self.instrument.point_value * position.open_quantity)
+        return self.balance + total(results)
 
     def _last_mark(self) -> float:
         if self.frames["equity"]:

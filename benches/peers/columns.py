@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -51,28 +51,29 @@ def inside_of(market: Market) -> Inside:
     session = np.searchsorted(market.session_open, start, side="right") - 1
     kept = (session >= 0) & (start < market.session_close[session])
     names = ("ts_event", "open", "high", "low", "close", "volume")
-    columns = [market.nanos[name] for name in names] + [session]
+    columns: list[Any] = [market.nanos[name] for name in names] + [session]
     if not kept.all():
         columns = [column[kept] for column in columns]
-    return Inside(*columns, market.session_open, market.session_close)
+    columns += [market.session_open, market.session_close]
+    return Inside._make(columns)
 
 
 def signals_of(bars: Inside, rules: Rules) -> tuple[Ints, Ints, Ints, Ints]:
     """Return decision, modal price, side and session of the signals, before any cooldown."""
     opened = bars.session_open[bars.session]
     window = (bars.start - opened) // rules.window
-    first = np.flatnonzero(
+    first: Any = np.flatnonzero(
         (np.diff(window, prepend=-1) != 0) | (np.diff(bars.session, prepend=-1) != 0)
     )
-    count = np.diff(first, append=len(bars.start))
+    count: Any = np.diff(first, append=len(bars.start))
     total = np.add.reduceat(bars.volume, first)
     summed = np.concatenate([[0], np.cumsum(bars.volume)])
     known = first >= rules.baseline_bars
     before = summed[first] - summed[np.where(known, first - rules.baseline_bars, 0)]
     usual = np.where(known, before, 1) / rules.baseline_bars
-    ratio = total / (usual * (rules.window / 60e9))
-    decision = opened[first] + (window[first] + 1) * rules.window
-    session = bars.session[first]
+    ratio: Any = total / (usual * (rules.window / 60e9))
+    decision: Any = opened[first] + (window[first] + 1) * rules.window
+    session: Any = bars.session[first]
     found = (
         known
         & (count >= rules.need)
@@ -137,9 +138,7 @@ def retests_of(
     return decision[found], (begin + place)[found], side[found]
 
 
-def trades_alone(
-    bars: Inside, rules: Rules, retested: tuple[Ints, Ints, Ints]
-) -> Confirmed:
+def trades_alone(bars: Inside, rules: Rules, retested: tuple[Ints, Ints, Ints]) -> Confirmed:
     """Return for each retested signal the trade that it makes when nothing stands in its way."""
     decision, row, side = retested
     n_bars = len(bars.start)
@@ -167,9 +166,7 @@ def trades_alone(
     jumped = later & ((open_ - target) * sign >= 0)
     stopped = np.where(up, low <= stop, high >= stop)
     reached = np.where(up, high >= target, low <= target)
-    ended = (end >= curfew[:, None]) | (
-        end >= (bars.start[entry] + rules.max_hold)[:, None]
-    )
+    ended = (end >= curfew[:, None]) | (end >= (bars.start[entry] + rules.max_hold)[:, None])
     place = (late | gapped | jumped | stopped | reached | ended | over).argmax(axis=1)
     at = (np.arange(len(rows)), place)
     at_open = late[at] | gapped[at] | jumped[at]

@@ -97,11 +97,8 @@ def run_frames(market: Market, rules: Rules) -> Answer:
         )
         .filter(pl.col("side") != 0)
     )
-    inside = Inside(
-        *(bars[name].to_numpy() for name in ("ts_event", *PRICES, "volume", "session")),
-        market.session_open,
-        market.session_close,
-    )
+    columns = [bars[name].to_numpy() for name in ("ts_event", *PRICES, "volume", "session")]
+    inside = Inside._make([*columns, market.session_open, market.session_close])
     found = tuple(signals[name].to_numpy() for name in ("decision", "modal", "side", "session"))
     alone = trades_alone(
         inside, rules, retests_of(inside, rules, (found[0], found[1], found[2], found[3]))

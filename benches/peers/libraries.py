@@ -109,7 +109,7 @@ def run_vectorbt(
         return portfolio, (portfolio.trades.records, portfolio.value(), portfolio.stats())
 
 
-def answer_of_vectorbt(market: Market, rules: Rules, result: tuple[Any, Any]) -> Answer:
+def answer_of_vectorbt(market: Market, result: tuple[Any, Any]) -> Answer:
     """Return vectorbt's answer."""
     start = market.nanos["ts_event"]
     portfolio, summary = result
@@ -128,7 +128,7 @@ def answer_of_vectorbt(market: Market, rules: Rules, result: tuple[Any, Any]) ->
 
 
 def kernel_of_vectorbt(market: Market, rules: Rules, signals: Signals) -> Any:
-    """Return vectorbt's compiled simulation over prepared arrays, to be called without arguments."""
+    """Return vectorbt's compiled simulation over arrays that are prepared."""
     from vectorbt.portfolio import dispatch
     from vectorbt.portfolio.enums import StopEntryPrice
 
@@ -208,7 +208,10 @@ def prepare_backtesting(market: Market, rules: Rules, signals: Signals) -> Any:
         from backtesting import Backtest, Strategy
 
         frame = pd.DataFrame(
-            {name.title(): market.points[name] for name in ("open", "high", "low", "close", "volume")},
+            {
+                name.title(): market.points[name]
+                for name in ("open", "high", "low", "close", "volume")
+            },
             index=index_of(market),
         )
         entry = np.where(signals.long_entry, 1, np.where(signals.short_entry, -1, 0)).tolist()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 MOST_PENDING = 64
 
 
-def simulate(  # noqa: C901, PLR0912, PLR0914, PLR0915 - one loop is what is measured
+def simulate(  # noqa: C901, PLR0912, PLR0915 - one loop is what is measured
     start: Any,
     open_: Any,
     high: Any,
@@ -144,11 +144,7 @@ def simulate(  # noqa: C901, PLR0912, PLR0914, PLR0915 - one loop is what is mea
         exit_time = 0
         was_open = side != 0
         if side:
-            if (
-                late
-                or (side > 0 and open_[row] <= stop)
-                or (side < 0 and open_[row] >= stop)
-            ):
+            if late or (side > 0 and open_[row] <= stop) or (side < 0 and open_[row] >= stop):
                 exit_price = open_[row]
             elif (side > 0 and open_[row] >= target) or (side < 0 and open_[row] <= target):
                 exit_price = target
@@ -235,7 +231,9 @@ def simulate(  # noqa: C901, PLR0912, PLR0914, PLR0915 - one loop is what is mea
 COLUMNS = ("ts_event", "open", "high", "low", "close", "volume")
 
 
-def run_loop(market: Market, rules: Rules, function: Any = simulate, *, lists: bool = False) -> Answer:
+def run_loop(
+    market: Market, rules: Rules, function: Any = simulate, *, lists: bool = False
+) -> Answer:
     """Return the loop's answer, statistics included."""
     columns: list[Any] = [market.nanos[name] for name in COLUMNS]
     bounds: list[Any] = [market.session_open, market.session_close]

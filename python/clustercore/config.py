@@ -7,6 +7,7 @@ nothing of that is written again here.
 
 from __future__ import annotations
 
+import copy
 import functools
 import hashlib
 import json
@@ -64,7 +65,7 @@ class Section(Mapping[str, Any]):
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401  (a setting has the type of its field)
         try:
-            return self._settings[name]
+            return self[name]
         except KeyError:
             raise AttributeError(f"no setting {self._name}.{name}") from None
 
@@ -74,7 +75,8 @@ class Section(Mapping[str, Any]):
         )
 
     def __getitem__(self, name: str) -> Any:  # noqa: ANN401
-        return self._settings[name]
+        # A list is given out as a copy: what is done to it must not reach the configuration.
+        return copy.deepcopy(self._settings[name])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._settings)

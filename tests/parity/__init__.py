@@ -1,0 +1,1 @@
+"""The Rust engine against the plain oracle, and against itself in pieces."""

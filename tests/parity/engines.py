@@ -1,4 +1,4 @@
-"""The Rust engine behind the interface of the plain Python oracle, and the comparison of the two."""
+"""The Rust engine behind the interface of the oracle, and the comparison of the two."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import fields
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from clustercore import _core, events
 from tests import reference
@@ -29,11 +30,16 @@ def session_columns(sessions: Sequence[reference.Session]) -> dict[str, np.ndarr
     """Return sessions as the columns that the engine takes; hours of None mean all of it."""
     columns: dict[str, list[int]] = {
         name: []
-        for name in ("open_ns", "close_ns", "trade_date", "new_york_offset_s")
-        + tuple(
-            f"{what}_{part}"
-            for what in ("hours", "halts")
-            for part in ("session", "start_ns", "end_ns")
+        for name in (
+            "open_ns",
+            "close_ns",
+            "trade_date",
+            "new_york_offset_s",
+            *tuple(
+                f"{what}_{part}"
+                for what in ("hours", "halts")
+                for part in ("session", "start_ns", "end_ns")
+            ),
         )
     }
     for index, session in enumerate(sessions):
@@ -78,6 +84,22 @@ def rust_engine(
         },
         session_columns(sessions),
         interval_ns,
+    )
+
+
+def run_columns(
+    engine: _core.Engine,
+    columns: Sequence[NDArray[np.int64]],
+    stretches: list[tuple[int, str]],
+    context: NDArray[np.bool_] | None = None,
+    actionable: NDArray[np.bool_] | None = None,
+    *,
+    finish: bool = False,
+) -> dict[str, Any]:
+    """Give the engine columns: start, open, high, low, close, volume."""
+    start, opened, high, low, close, volume = columns
+    return engine.run(
+        start, opened, high, low, close, volume, stretches, context, actionable, finish
     )
 
 
@@ -173,7 +195,7 @@ def assert_parity(
     sessions: Sequence[reference.Session],
     interval_ns: int,
 ) -> Frames:
-    """Assert that Rust and the oracle say the same of some inputs, and return the oracle's frames."""
+    """Assert that Rust and the oracle say the same of some inputs; return the oracle's frames."""
     oracle = reference.run_engine(inputs, config, instrument, sessions, interval_ns, "id")
     seen, counts = rust_events(inputs, config, instrument, sessions, interval_ns, "id")
     compare_logs(event_rows(seen), oracle.events)

@@ -73,10 +73,17 @@ class Seeded:
         return self._random.random() * 100 < percent
 
 
+class Draw(Protocol):
+    """How hypothesis hands out a choice."""
+
+    def __call__(self, strategy: st.SearchStrategy[int], /) -> int:
+        """Return one choice of a strategy."""
+
+
 class Drawn:
     """Choices of hypothesis, which shrink towards the low, the first and False."""
 
-    def __init__(self, draw: DrawFn) -> None:
+    def __init__(self, draw: Draw) -> None:
         self._draw = draw
 
     def whole(self, low: int, high: int) -> int:
@@ -135,7 +142,12 @@ OPTIONS: dict[str, Sequence[Any]] = {
     "session.hours": [[], [], ["09:30-16:00 America/New_York"]],
     "hours.bind_entries": [False, True],
     "baseline.mode": [
-        "fixed", "fixed", "previous_session", "rolling", "session_to_date", "time_of_day",
+        "fixed",
+        "fixed",
+        "previous_session",
+        "rolling",
+        "session_to_date",
+        "time_of_day",
     ],
     "baseline.bars": [20, 1, 5, 60],
     "baseline.min_bars": [30, 1, 5],
@@ -171,7 +183,11 @@ OPTIONS: dict[str, Sequence[Any]] = {
     "entry.validity_minutes": [None, None, 1, 5, 20],
     "entry.through_ticks": [1, 0, 2],
     "volatility.estimator": [
-        "garman_klass", "parkinson", "rogers_satchell", "close_to_close", "yang_zhang",
+        "garman_klass",
+        "parkinson",
+        "rogers_satchell",
+        "close_to_close",
+        "yang_zhang",
     ],
     "volatility.minutes": [480, 30, 120],
     "volatility.min_minutes": [20, 2, 60, 100],
@@ -184,7 +200,7 @@ OPTIONS: dict[str, Sequence[Any]] = {
     "target.mode": ["reward", "fixed"],
     "target.reward": [2.0, 1.0, 0.5, 1.5],
     "target.distance": ["6 ticks", "3 ticks", "1.6 points"],
-    "exit.max_hold_minutes": [60, 1, 5, 12],
+    "exit.max_hold_minutes": [60, 1, 5, 12, 300],
     "exit.target_through_ticks": [1, 0, 2],
     "exit.same_bar": ["stop_first", "target_first"],
     "exit.flatten_minutes": [1, 0, 3, 11],
@@ -348,7 +364,7 @@ class Tape:
             # Off the grid, and still coherent: the whole bar moves.
             by = source.pick([tick // 5, tick // 2, tick - 1])
             prices = [price + by for price in prices]
-        bar = Bar(start, *prices, volume, symbol)
+        bar = Bar(start, prices[0], prices[1], prices[2], prices[3], volume, symbol)
         self.bars.append(bar)
         return bar
 
@@ -417,12 +433,12 @@ def _inputs(
         if source.chance(6):
             # A session without a bar.
             continue
-        if seen and symbol + 1 < len(SYMBOLS) and source.chance(20):
-            symbol += 1
+        if seen and source.chance(30):
+            # To the next month; now and then back, which the engine is not asked about.
+            symbol = (symbol + source.pick([1, 1, 1, 1, 5])) % len(SYMBOLS)
             if source.chance(60):
-                inputs += context_bars(
-                    source, tape, table[seen[-1]], interval_ns, SYMBOLS[symbol]
-                )
+                place = context_session(source, seen, index)
+                inputs += context_bars(source, tape, table[place], interval_ns, SYMBOLS[symbol])
         elif not seen and source.chance(10) and index:
             # A start that is warmed up with context.
             inputs += context_bars(source, tape, table[0], interval_ns, SYMBOLS[symbol])
@@ -433,18 +449,13 @@ def _inputs(
         missing = source.pick([2, 0, 10, 40])
         # Some sessions begin late or end early.
         first = source.whole(0, 12) * interval_ns if source.chance(20) else 0
-        end = session.close - (source.whole(0, 12) * interval_ns if source.chance(25) else 0)
+        end = session.close - (source.whole(0, 12) * interval_ns if source.chance(40) else 0)
         for start in range(session.open + first, end, interval_ns):
-            if source.chance(missing):
+            halted = any(low <= start < high for low, high in session.halts)
+            if halted or source.chance(missing):
                 continue
-            if any(low <= start < high for low, high in session.halts):
-                continue
-            if last is not None and source.chance(advances):
-                latest = start + interval_ns - 1
-                earliest = max(last - interval_ns, latest - 4 * interval_ns)
-                inputs.append(Advance(source.whole(earliest, latest)))
-            if last is not None and source.chance(2 if gated else 0):
-                inputs.append(Operator("reset_halt"))
+            if last is not None:
+                inputs += _before(source, last, start, interval_ns, advances, gated=gated)
             bar = tape.bar(start, SYMBOLS[symbol])
             if source.chance(1):
                 # Zero volume is dropped before every check.
@@ -453,12 +464,44 @@ def _inputs(
                 inputs += trades_of(source, bar, interval_ns, tape.instrument.tick_nanos)
             inputs.append(Late(bar) if source.chance(late) else bar)
             last = start
-        outside = -(-session.close // interval_ns) * interval_ns + source.whole(0, 3) * interval_ns
-        following = table[index + 1].open if index + 1 < len(table) else outside + interval_ns
-        if source.chance(10) and (last is None or last < outside) and outside < following:
+        following = table[index + 1].open if index + 1 < len(table) else None
+        outside = _outside(source, session, interval_ns, following)
+        if outside is not None and (last is None or last < outside):
             inputs.append(tape.bar(outside, SYMBOLS[symbol]))
             last = outside
     return inputs
+
+
+def _before(
+    source: Source, last: int, start: int, interval_ns: int, advances: int, *, gated: bool
+) -> list[Input]:
+    """Return what may come between two bars: an advance, the operator."""
+    inputs: list[Input] = []
+    if source.chance(advances):
+        latest = start + interval_ns - 1
+        earliest = max(last - interval_ns, latest - 4 * interval_ns)
+        inputs.append(Advance(source.whole(earliest, latest)))
+    if source.chance(2 if gated else 0):
+        inputs.append(Operator("reset_halt"))
+    return inputs
+
+
+def _outside(
+    source: Source, session: Session, interval_ns: int, following: int | None
+) -> int | None:
+    """Return now and then the start of a bar between two sessions."""
+    start = -(-session.close // interval_ns) * interval_ns + source.whole(0, 3) * interval_ns
+    if source.chance(10) and (following is None or start < following):
+        return start
+    return None
+
+
+def context_session(source: Source, seen: Sequence[int], now: int) -> int:
+    """Return which session the incoming contract brings along: the last that ended.
+
+    That is the old contract's last one, or a later one in which only the new contract traded.
+    """
+    return seen[-1] if source.chance(80) else source.whole(seen[-1], now - 1)
 
 
 def context_bars(

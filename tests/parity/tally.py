@@ -17,36 +17,115 @@ if TYPE_CHECKING:
 
 # Every word that a frame can hold, and how often it must have been compared at least.
 WORDS: dict[str, Sequence[str]] = {
-    "clusters": (
-        "overlap hours no_time no_profile rank no_direction weak max_per_session cooldown armed"
-    ).split(),
-    "signals": "ordered expired hours session cooldown no_bar blocked missed".split(),
-    "orders": (
-        "filled no_bar expired hours session reverse halted paused opposite_open max_risk margin "
-        "max_trades_per_session max_open_contracts"
-    ).split(),
-    "trades": "stop target time session_end session_end_late scale_out reverse open".split(),
-    "risk": (
-        "halted:max_drawdown paused:daily_loss paused:consecutive_losses resumed:next_session "
-        "reset:next_session reset:operator"
-    ).split(),
-    "sigma": "garman_klass parkinson rogers_satchell close_to_close yang_zhang atr price".split(),
-    "baseline": (
-        "fixed previous_session previous_session,other_contract rolling rolling,other_contract "
-        "session_to_date time_of_day time_of_day,other_contract"
-    ).split(),
-    "funnel": (
-        "bars context_bars zero_volume outside_session windows thin warming_up quiet clusters"
-    ).split(),
-    "inputs": "context late trade advance operator".split(),
-    "special": (
-        "ambiguous optimistic stale modal_tied partial_exit trailing_stop adverse_entry "
-        "killed:halted killed:paused multiplier quantity_cut short long"
-    ).split(),
+    "clusters": [
+        "overlap",
+        "hours",
+        "no_time",
+        "no_profile",
+        "rank",
+        "no_direction",
+        "weak",
+        "max_per_session",
+        "cooldown",
+        "armed",
+    ],
+    "signals": [
+        "ordered",
+        "expired",
+        "hours",
+        "session",
+        "cooldown",
+        "no_bar",
+        "blocked",
+        "missed",
+    ],
+    "orders": [
+        "filled",
+        "no_bar",
+        "expired",
+        "hours",
+        "session",
+        "reverse",
+        "halted",
+        "paused",
+        "opposite_open",
+        "max_risk",
+        "margin",
+        "max_trades_per_session",
+        "max_open_contracts",
+    ],
+    "trades": [
+        "stop",
+        "target",
+        "time",
+        "session_end",
+        "session_end_late",
+        "scale_out",
+        "reverse",
+        "open",
+    ],
+    "risk": [
+        "halted:max_drawdown",
+        "paused:daily_loss",
+        "paused:consecutive_losses",
+        "resumed:next_session",
+        "reset:next_session",
+        "reset:operator",
+    ],
+    "sigma": [
+        "garman_klass",
+        "parkinson",
+        "rogers_satchell",
+        "close_to_close",
+        "yang_zhang",
+        "atr",
+        "price",
+    ],
+    "baseline": [
+        "fixed",
+        "previous_session",
+        "previous_session,other_contract",
+        "rolling",
+        "rolling,other_contract",
+        "session_to_date",
+        "time_of_day",
+        "time_of_day,other_contract",
+    ],
+    "funnel": [
+        "bars",
+        "context_bars",
+        "zero_volume",
+        "outside_session",
+        "windows",
+        "thin",
+        "warming_up",
+        "quiet",
+        "clusters",
+    ],
+    "inputs": ["context", "late", "trade", "advance", "operator"],
+    "special": [
+        "ambiguous",
+        "optimistic",
+        "stale",
+        "modal_tied",
+        "partial_exit",
+        "trailing_stop",
+        "adverse_entry",
+        "killed:halted",
+        "killed:paused",
+        "multiplier",
+        "quantity_cut",
+        "short",
+        "long",
+    ],
 }
 
 _KINDS: dict[type, str] = {
-    Context: "context", Late: "late", Trade: "trade", Advance: "advance", Operator: "operator",
+    Context: "context",
+    Late: "late",
+    Trade: "trade",
+    Advance: "advance",
+    Operator: "operator",
 }
 
 
@@ -144,7 +223,9 @@ class Tally:
             seen = self.settings[path]
             if len(seen) < 2:
                 wrong.append(f"{path}: only {seen}")
-            wrong += [f"{path}: never {word}" for word in setting["choices"] if repr(word) not in seen]
+            wrong += [
+                f"{path}: never {word}" for word in setting["choices"] if repr(word) not in seen
+            ]
         return wrong
 
 

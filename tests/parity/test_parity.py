@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from dataclasses import dataclass
 from functools import cache
@@ -231,7 +232,7 @@ def months_that_overlap(bars: cc.Bars) -> pl.DataFrame:
     symbols = frame["symbol"].unique(maintain_order=True).to_list()
     parts = [frame]
     prices = [pl.col(name) + 40.25 for name in ("open", "high", "low", "close")]
-    for held, incoming in zip(symbols, symbols[1:], strict=False):
+    for held, incoming in itertools.pairwise(symbols):
         before = frame.filter(pl.col("symbol") == held).tail(4 * 276)
         grows = pl.int_range(pl.len()) / pl.len()
         parts.append(

@@ -1,4 +1,4 @@
-"""One bar after the other, all at once, or in any pieces: the same events and frames, bit for bit."""
+"""Bar by bar, all at once, or in any pieces: the same events and frames, bit for bit."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from polars.testing import assert_frame_equal
 import clustercore as cc
 from clustercore import _core
 from clustercore.engine import frames_from_events, to_frame
-from clustercore.events import Event, Trade as TradeEvent
-from tests.parity.engines import feed, rust_engine
+from clustercore.events import Event
+from clustercore.events import Trade as TradeEvent
+from tests.parity.engines import feed, run_columns, rust_engine
 from tests.parity.markets import Market, seeded
 from tests.reference import Advance, Bar, Context, Input, Late, Operator
 
@@ -31,9 +32,7 @@ PRESETS = ("default", "new-algo", "new-algo-patient", "v6", "v6-live")
 
 
 def engine_of(market: Market) -> _core.Engine:
-    return rust_engine(
-        market.config, market.instrument, market.sessions, market.interval_ns, "id"
-    )
+    return rust_engine(market.config, market.instrument, market.sessions, market.interval_ns, "id")
 
 
 def bare(item: BarInput) -> Bar:
@@ -45,9 +44,7 @@ def run_bars(
 ) -> Frames:
     """Give the engine some bars at once; without masks where none is needed, unless asked for."""
     bars = [bare(item) for item in items]
-    columns = [
-        np.array([bar[place] for bar in bars], dtype=np.int64) for place in range(6)
-    ]
+    columns = [np.array([bar[place] for bar in bars], dtype=np.int64) for place in range(6)]
     stretches = [
         (row, bar.symbol)
         for row, bar in enumerate(bars)
@@ -55,12 +52,13 @@ def run_bars(
     ]
     context = np.array([isinstance(item, Context) for item in items], dtype=np.bool_)
     actionable = np.array([not isinstance(item, Late) for item in items], dtype=np.bool_)
-    raw = engine.run(
-        *columns,
+    raw = run_columns(
+        engine,
+        columns,
         stretches,
         context if masks or context.any() else None,
         actionable if masks or not actionable.all() else None,
-        finish,
+        finish=finish,
     )
     return {name: to_frame(name, frame, "id") for name, frame in raw.items()}
 
@@ -234,7 +232,7 @@ def test_real_bars_in_pieces(name: str, years: cc.Bars) -> None:
     engine = cc.Engine(config, "ES")
     rng = random.Random(name)
     columns = years.columns_nanos()
-    rows = list(
+    rows: list[Any] = list(
         zip(
             *(columns[n].tolist() for n in ("ts_event", "open", "high", "low", "close", "volume")),
             strict=True,
@@ -249,7 +247,7 @@ def test_real_bars_in_pieces(name: str, years: cc.Bars) -> None:
             events = [
                 event
                 for row in rows[start : start + length]
-                for event in engine.step(*row, symbol=symbol)
+                for event in feed(engine._core, Bar(*row, symbol))
             ]
             parts.append(frames_from_events(events, engine.config_id))
         else:

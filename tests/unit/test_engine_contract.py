@@ -14,7 +14,7 @@ import pytest
 from clustercore import Engine, _core, events
 from clustercore.config import Config
 from clustercore.errors import ConfigError, DataError, EngineBusy
-from tests.parity.engines import rust_engine, session_columns
+from tests.parity.engines import run_columns, rust_engine, session_columns
 from tests.parity.test_split import assert_same, run_bars
 from tests.reference import DAY, MINUTE, Bar, Instrument, Session
 from tests.reference_config import merged, preset
@@ -62,7 +62,9 @@ def step_all(target: _core.Engine, bars: Sequence[Bar]) -> list[events.Event]:
 # Refusals and atomic failure.
 
 
-@pytest.mark.parametrize(("bar", "column", "found", "expected"), [b[1:] for b in BAD], ids=[b[0] for b in BAD])
+@pytest.mark.parametrize(
+    ("bar", "column", "found", "expected"), [b[1:] for b in BAD], ids=[b[0] for b in BAD]
+)
 def test_refusals_name_the_place_and_are_the_same_for_step_and_run(
     bar: Bar, column: str, found: str, expected: str
 ) -> None:
@@ -114,10 +116,10 @@ def test_a_refusal_after_many_bars_takes_all_of_them_back() -> None:
     bad = {name: column.copy() for name, column in bars.items()}
     bad["high"][-1] = bad["low"][-1] - px(1)
     with pytest.raises(DataError) as refusal:
-        run_columns(whole, bad)
+        run_all(whole, bad)
     assert (refusal.value.row, refusal.value.column) == (count - 1, "high")
     assert not any(whole.counts().values())
-    run_columns(whole, bars)
+    run_all(whole, bars)
     assert whole.counts()["bars"] == count
 
 
@@ -125,19 +127,32 @@ def test_columns_of_different_length_are_refused() -> None:
     columns = quiet_columns(10)
     columns["low"] = columns["low"][:-1]
     with pytest.raises(DataError) as refusal:
-        run_columns(engine(wide_sessions(10)), columns)
+        run_all(engine(wide_sessions(10)), columns)
     assert (refusal.value.column, refusal.value.found) == ("low", "9")
     for stretches in ([], [(1, "ESZ5")], [(0, "ESZ5"), (0, "NQZ5")]):
         with pytest.raises(DataError) as refusal:
-            engine(wide_sessions(10)).run(*quiet_columns(10).values(), stretches)
+            run_columns(engine(wide_sessions(10)), list(quiet_columns(10).values()), stretches)
         assert refusal.value.column == "symbol"
 
 
 # Huge values.
 
 EDGES = (
-    0, 1, -1, GREATEST, LEAST, GREATEST - 1, LEAST + 1, 2**32 - 1, 2**32, -(2**32), 10**18,
-    10**18 - 250_000_000, -(10**18), GREATEST // MINUTE * MINUTE, -(2**63 // MINUTE) * MINUTE,
+    0,
+    1,
+    -1,
+    GREATEST,
+    LEAST,
+    GREATEST - 1,
+    LEAST + 1,
+    2**32 - 1,
+    2**32,
+    -(2**32),
+    10**18,
+    10**18 - 250_000_000,
+    -(10**18),
+    GREATEST // MINUTE * MINUTE,
+    -(2**63 // MINUTE) * MINUTE,
 )
 
 
@@ -148,10 +163,10 @@ def test_edges_of_int64_in_a_bar_are_taken_or_refused(place: int, allow_negative
     instrument = Instrument(check_tick=not allow_negative, allow_negative=allow_negative)
     for value in EDGES:
         target = rust_engine(config, instrument, days(2), MINUTE)
-        row = list(GOOD[:6])
+        row: list[Any] = [*GOOD]
         row[place] = value
         try:
-            target.step(*row)
+            step(target, Bar(*row))
         except DataError as refusal:
             assert refusal.column is not None  # noqa: PT017 - some are taken, and that is right
         target.counts()
@@ -183,7 +198,11 @@ def test_edges_of_int64_in_a_trade(column: str, place: int) -> None:
 
 def test_dates_far_away() -> None:
     spans = [
-        (LEAST, GREATEST), (GREATEST - 1, GREATEST), (LEAST, LEAST + 1), (0, GREATEST), (LEAST, 0),
+        (LEAST, GREATEST),
+        (GREATEST - 1, GREATEST),
+        (LEAST, LEAST + 1),
+        (0, GREATEST),
+        (LEAST, 0),
     ]
     for start, end in spans:
         for interval in (MINUTE, 5 * MINUTE, 1):
@@ -202,24 +221,36 @@ def test_dates_far_away() -> None:
 
 
 FAR: list[tuple[str, dict[str, Any]]] = [
-    ("volatility", {
-        "stop": {"mode": "volatility", "k": 1000.0, "min_pct": 100.0},
-        "target": {"mode": "reward", "reward": 1000.0},
-        "exit": {"scale_out": [{"fraction": 0.5, "reward": 1000.0}], "max_hold_minutes": 2},
-    }),
-    ("fixed", {
-        "stop": {"mode": "fixed", "distance": "1000000 ticks"},
-        "target": {"mode": "fixed", "distance": "1000000 ticks"},
-        "exit": {"scale_out": [{"fraction": 0.5, "distance": "1000000 ticks"}]},
-        "retest": {"tolerance": "1000000 ticks"},
-    }),
+    (
+        "volatility",
+        {
+            "stop": {"mode": "volatility", "k": 1000.0, "min_pct": 100.0},
+            "target": {"mode": "reward", "reward": 1000.0},
+            "exit": {"scale_out": [{"fraction": 0.5, "reward": 1000.0}], "max_hold_minutes": 2},
+        },
+    ),
+    (
+        "fixed",
+        {
+            "stop": {"mode": "fixed", "distance": "1000000 ticks"},
+            "target": {"mode": "fixed", "distance": "1000000 ticks"},
+            "exit": {"scale_out": [{"fraction": 0.5, "distance": "1000000 ticks"}]},
+            "retest": {"tolerance": "1000000 ticks"},
+        },
+    ),
     ("limit", {"entry": {"mode": "limit", "offset_ticks": 100_000, "through_ticks": 1000}}),
     ("trailing", {"exit": {"trailing": "fixed", "trailing_distance": "1000000 ticks"}}),
-    ("ranges", {
-        "exit": {"trailing": "true_range", "trailing_multiple": 1000.0,
-                 "target_through_ticks": 1000},
-        "learning": {"mode": "score", "scale": 1000.0, "max": 1000.0, "min_trades": 0},
-    }),
+    (
+        "ranges",
+        {
+            "exit": {
+                "trailing": "true_range",
+                "trailing_multiple": 1000.0,
+                "target_through_ticks": 1000,
+            },
+            "learning": {"mode": "score", "scale": 1000.0, "max": 1000.0, "min_trades": 0},
+        },
+    ),
 ]
 
 
@@ -228,7 +259,10 @@ FAR: list[tuple[str, dict[str, Any]]] = [
 def test_distances_beyond_all_prices_are_no_fault(settings: dict[str, Any], tick: int) -> None:
     """The hand-made market moves a few ticks; here a tick may be a million points."""
     config = merged(preset("default"), merged(BASE, settings))
-    sizes = {"size": {"base": 4.0, "max_contracts": 10}, "volatility": {"min_minutes": 2}}
+    sizes: dict[str, dict[str, Any]] = {
+        "size": {"base": 4.0, "max_contracts": 10},
+        "volatility": {"min_minutes": 2},
+    }
     level = 900_000_000 * 10**9 // tick * tick
     names = ("open", "high", "low", "close")
     for scaled in (0, level):
@@ -236,8 +270,7 @@ def test_distances_beyond_all_prices_are_no_fault(settings: dict[str, Any], tick
         found: list[events.Event] = []
         for bar in [*won(0), *lost(1)]:
             prices = {
-                name: (getattr(bar, name) - px(99)) // 250_000_000 * tick + scaled
-                for name in names
+                name: (getattr(bar, name) - px(99)) // 250_000_000 * tick + scaled for name in names
             }
             found += step(target, bar._replace(**prices))
         found += target.finish()
@@ -293,8 +326,8 @@ def quiet_columns(bars: int) -> dict[str, np.ndarray]:
     }
 
 
-def run_columns(target: _core.Engine, columns: dict[str, np.ndarray]) -> dict[str, Any]:
-    return target.run(*columns.values(), [(0, "ESZ5")])
+def run_all(target: _core.Engine, columns: dict[str, np.ndarray]) -> dict[str, Any]:
+    return run_columns(target, list(columns.values()), [(0, "ESZ5")])
 
 
 LONG = 1_500_000
@@ -308,7 +341,7 @@ def test_a_second_thread_is_refused_and_other_engines_go_on() -> None:
     refused = worked = 0
     for _ in range(20):
         busy.reset()
-        worker = threading.Thread(target=run_columns, args=(busy, columns))
+        worker = threading.Thread(target=run_all, args=(busy, columns))
         worker.start()
         while worker.is_alive():
             try:
@@ -340,7 +373,7 @@ def test_a_second_thread_is_refused_and_other_engines_go_on() -> None:
         lambda e: e.reset_halt(),
         lambda e: e.trade(0, px(1), 1),
         lambda e: e.extend_sessions(session_columns([])),
-        lambda e: run_columns(e, quiet_columns(1)),
+        lambda e: run_all(e, quiet_columns(1)),
         lambda e: e.counts(),
     ],
     ids=["step", "advance", "finish", "reset", "operator", "trade", "sessions", "run", "counts"],
@@ -352,7 +385,7 @@ def test_every_entry_is_refused_while_the_engine_is_busy(
     busy = engine(wide_sessions(LONG), cluster={"frame": "sliding"})
     for _ in range(20):
         busy.reset()
-        worker = threading.Thread(target=run_columns, args=(busy, columns))
+        worker = threading.Thread(target=run_all, args=(busy, columns))
         worker.start()
         while worker.is_alive():
             try:
@@ -378,7 +411,7 @@ def test_every_entry_is_refused_while_the_engine_is_busy(
 INTERRUPTED = """
 import os, signal, sys, threading
 from clustercore.errors import EngineBusy
-from tests.unit.test_engine_contract import LONG, engine, quiet_columns, run_columns, wide_sessions
+from tests.unit.test_engine_contract import LONG, engine, quiet_columns, run_all, wide_sessions
 from tests.reference_scenarios import won
 signal.signal(signal.SIGINT, signal.default_int_handler)
 columns = quiet_columns(LONG)
@@ -396,12 +429,12 @@ def interrupt():
 
 for attempt in range(30):
     target.reset()
-    run_columns(target, first)
+    run_all(target, first)
     before = target.counts()
     worker = threading.Thread(target=interrupt, daemon=True)
     worker.start()
     try:
-        run_columns(target, rest)
+        run_all(target, rest)
         worker.join()
     except KeyboardInterrupt:
         worker.join()
@@ -409,7 +442,7 @@ for attempt in range(30):
             # The run had ended when the interrupt came.
             assert target.counts()["bars"] == LONG, target.counts()
             continue
-        run_columns(target, rest)
+        run_all(target, rest)
         assert target.counts()["bars"] == LONG
         print("as at entry")
         sys.exit(0)
@@ -460,7 +493,9 @@ def test_sessions_that_contradict_are_refused_whole(wrong: Session) -> None:
     target = engine([session(0)])
     step_all(target, won(0)[:6])
     with pytest.raises(DataError) as refusal:
-        target.extend_sessions(session_columns([session(1), wrong] if wrong.open > at(0, 1) else [wrong]))
+        target.extend_sessions(
+            session_columns([session(1), wrong] if wrong.open > at(0, 1) else [wrong])
+        )
     assert refusal.value.column in ("open", "close")
     # Nothing of it was taken.
     step_all(target, [*won(0)[6:], *lost(1)])
@@ -478,7 +513,7 @@ def test_the_operator_says_one_thing() -> None:
 
 
 def test_the_operator_ends_a_halt() -> None:
-    limits = {"risk": {"max_drawdown_pct": 0.1, "on_halt": "stop"}}
+    limits: dict[str, Any] = {"risk": {"max_drawdown_pct": 0.1, "on_halt": "stop"}}
     halted, reset = engine(**limits), engine(**limits)
     kinds = [e.kind for e in step_all(halted, lost(0)) if isinstance(e, events.Risk)]
     assert kinds == ["halted"]
@@ -493,9 +528,11 @@ def test_the_operator_ends_a_halt() -> None:
 def test_symbols_are_what_the_feed_calls_them() -> None:
     target = engine()
     # Before the first symbol is named, it is the instrument's root.
-    assert {e.symbol for e in [
-        event for bar in won(0) for event in target.step(*bar[:6])
-    ] if hasattr(e, "symbol")} == {"ES"}
+    assert {
+        e.symbol
+        for e in [event for bar in won(0) for event in target.step(*bar[:6])]
+        if hasattr(e, "symbol")
+    } == {"ES"}
     for number, name in enumerate(["", "</script>", "ES\u00e9\U0001f600", "E" * 10_000], start=1):
         other = engine(days(6))
         bars = [bar._replace(symbol=name) for bar in won(number)]
@@ -508,19 +545,28 @@ def test_symbols_are_what_the_feed_calls_them() -> None:
 
 def test_event_classes_have_the_fields_of_the_frames() -> None:
     classes = [
-        events.Cluster, events.Signal, events.Order, events.Trade, events.Equity, events.Risk,
+        events.Cluster,
+        events.Signal,
+        events.Order,
+        events.Trade,
+        events.Equity,
+        events.Risk,
     ]
     frames = _core.record_fields()
     assert len(frames) == len(classes)
     types = {
-        "time": "int", "price": "float", "int": "int", "float": "float", "bool": "bool",
-        "text": "str", "symbol": "str", "id": "str",
+        "time": "int",
+        "price": "float",
+        "int": "int",
+        "float": "float",
+        "bool": "bool",
+        "text": "str",
+        "symbol": "str",
+        "id": "str",
     }
     for kind, (name, columns) in zip(classes, frames.items(), strict=True):
         assert kind.__name__.lower() == (name if name in ("equity", "risk") else name[:-1])
-        declared = {
-            ("return" if f.name == "net_return" else f.name): f.type for f in fields(kind)
-        }
+        declared = {("return" if f.name == "net_return" else f.name): f.type for f in fields(kind)}
         expected = {
             column["name"]: types[column["kind"]] + (" | None" if column["nullable"] else "")
             for column in columns
@@ -533,7 +579,11 @@ def test_events_are_frozen_and_only_null_where_declared() -> None:
     target = engine()
     found = [*step_all(target, [*won(0), *lost(1)]), *target.finish()]
     assert {type(event).__name__ for event in found} == {
-        "Cluster", "Signal", "Order", "Trade", "Equity",
+        "Cluster",
+        "Signal",
+        "Order",
+        "Trade",
+        "Equity",
     }
     for event in found:
         for field in fields(event):
@@ -548,9 +598,7 @@ def test_settings_of_the_instrument_replace_what_is_built_in() -> None:
     config = merged(preset("default"), merged(BASE, {"instrument": own}))
     changed = Instrument(tick_nanos=500_000_000, point_value=20.0, commission=1.0, margin=10.0)
     bars = [
-        bar._replace(**{
-            name: 2 * getattr(bar, name) for name in ("open", "high", "low", "close")
-        })
+        bar._replace(**{name: 2 * getattr(bar, name) for name in ("open", "high", "low", "close")})
         for bar in [*won(0), *lost(1)]
     ]
     plain = merged(preset("default"), BASE)
@@ -563,7 +611,7 @@ def test_settings_of_the_instrument_replace_what_is_built_in() -> None:
 
 def test_a_run_of_nothing(tmp_path: Path) -> None:
     target = engine()
-    frames = target.run(*quiet_columns(0).values(), [], finish=True)
+    frames = run_columns(target, list(quiet_columns(0).values()), [], finish=True)
     assert all(len(frame) == len(_core.record_fields()[name]) for name, frame in frames.items())
     assert target.finish() == []
     assert not any(target.counts().values())

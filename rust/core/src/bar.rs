@@ -48,6 +48,22 @@ pub struct Bar {
     pub follows: bool,
 }
 
+impl Bar {
+    #[inline]
+    fn new(bar: &BarInput, volume_before: i64, follows: bool) -> Self {
+        Self {
+            start: bar.start,
+            open: bar.open,
+            high: bar.high,
+            low: bar.low,
+            close: bar.close,
+            volume: bar.volume,
+            volume_before,
+            follows,
+        }
+    }
+}
+
 /// The bars the engine remembers.
 #[derive(Clone, Debug, Default)]
 pub struct Tape {
@@ -78,17 +94,23 @@ impl Tape {
     /// Adds a bar that has ended.
     #[inline]
     pub fn push(&mut self, bar: &BarInput, follows: bool) {
-        self.bars.push(Bar {
-            start: bar.start,
-            open: bar.open,
-            high: bar.high,
-            low: bar.low,
-            close: bar.close,
-            volume: bar.volume,
-            volume_before: self.volume,
-            follows,
-        });
+        self.bars.push(Bar::new(bar, self.volume, follows));
         self.volume += bar.volume;
+    }
+
+    /// Adds bars that have ended; `follows` speaks of the first, the others follow.
+    pub fn extend(&mut self, bars: impl ExactSizeIterator<Item = BarInput>, follows: bool) {
+        let first = self.bars.len();
+        let mut volume_before = self.volume;
+        self.bars.extend(bars.map(|bar| {
+            let taken = Bar::new(&bar, volume_before, true);
+            volume_before += bar.volume;
+            taken
+        }));
+        self.volume = volume_before;
+        if let Some(bar) = self.bars.get_mut(first) {
+            bar.follows = follows;
+        }
     }
 
     /// Returns the volume of the bars `from..to`.

@@ -19,7 +19,6 @@ pub struct Limits {
     on_interval: Divisor,
     tick: i64,
     on_tick: Divisor,
-    check_tick: bool,
     lowest_price: i64,
     widest: i64,
 }
@@ -54,14 +53,13 @@ impl Limits {
             interval,
             on_interval: Divisor::new(interval),
             tick,
-            on_tick: Divisor::new(tick),
-            check_tick,
+            on_tick: Divisor::new(if check_tick { tick } else { 1 }),
             lowest_price: if allow_negative {
                 -PRICE_LIMIT_NANOS + 1
             } else {
                 1
             },
-            widest: tick.saturating_mul(MAX_RANGE_TICKS),
+            widest: tick.saturating_mul(MAX_RANGE_TICKS).min(PRICE_LIMIT_NANOS),
         }
     }
 
@@ -69,16 +67,20 @@ impl Limits {
     #[inline]
     #[must_use]
     pub fn accepts(&self, bar: &BarInput) -> bool {
-        let coherent = bar.low <= bar.open.min(bar.close) && bar.high >= bar.open.max(bar.close);
-        let bounded = bar.low >= self.lowest_price && bar.high < PRICE_LIMIT_NANOS;
-        let ticks = !self.check_tick
-            || (self.on_tick.divides(bar.open) & self.on_tick.divides(bar.high))
-                & (self.on_tick.divides(bar.low) & self.on_tick.divides(bar.close));
-        (coherent & bounded)
-            && ticks
-            && (0..VOLUME_LIMIT).contains(&bar.volume)
-            && bar.high - bar.low <= self.widest
-            && self.on_interval.divides(bar.start)
+        // This runs for every bar, so it is written to need few instructions: what must not be
+        // negative is gathered into one sign, and a multiple is told by the largest of its keys.
+        let bounded = (bar.low >= self.lowest_price) & (bar.high < PRICE_LIMIT_NANOS);
+        let signs = bar.open.wrapping_sub(bar.low)
+            | bar.close.wrapping_sub(bar.low)
+            | bar.high.wrapping_sub(bar.open)
+            | bar.high.wrapping_sub(bar.close)
+            | self.widest.wrapping_sub(bar.high.wrapping_sub(bar.low));
+        let counted = (bar.volume as u64) < VOLUME_LIMIT as u64;
+        let low_or_high = self.on_tick.key(bar.low).max(self.on_tick.key(bar.high));
+        let open_or_close = self.on_tick.key(bar.open).max(self.on_tick.key(bar.close));
+        let on_grids = (low_or_high.max(open_or_close) <= self.on_tick.limit())
+            & self.on_interval.divides(bar.start);
+        bounded & (signs >= 0) & counted & on_grids
     }
 
     /// Names the first thing wrong with a bar on its own.
@@ -157,7 +159,7 @@ impl Limits {
             return error("low", "low above open or close", points(bar.low), expected);
         }
         for (column, price) in prices {
-            if self.check_tick && !self.on_tick.divides(price) {
+            if !self.on_tick.divides(price) {
                 let expected = format!(
                     "a multiple of {}, or instrument.check_tick = false",
                     points(self.tick)

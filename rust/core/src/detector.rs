@@ -383,11 +383,11 @@ impl Detector {
             && self.waiting_trades.is_empty()
     }
 
-    /// Takes a bar that is only put on the tape, as [`Self::is_plain`] says.
-    #[inline]
-    pub fn push_plain(&mut self, bar: &BarInput) {
+    /// Takes bars that are only put on the tape, as [`Self::is_plain`] says.
+    pub fn push_plain(&mut self, bars: impl ExactSizeIterator<Item = BarInput>) {
         let first = self.today.as_ref().map_or(0, |today| today.first);
-        self.tape.push(bar, self.tape.len() > first);
+        let follows = self.tape.len() > first;
+        self.tape.extend(bars, follows);
     }
 
     /// Takes a trade, which comes before the bar that holds it.

@@ -1,6 +1,8 @@
 //! The engine: one state machine for backtest and live. Invariant: a bar is processed in the order
 //! of work (open, inside, end, then what falls due without a bar), and nothing later is known.
 
+use std::ops::Range;
+
 use crate::bar::BarInput;
 use crate::check::{Checker, Limits, Place};
 use crate::config::{Config, ProfileSource};
@@ -60,6 +62,24 @@ impl Columns<'_> {
             close: self.close[row],
             volume: self.volume[row],
         }
+    }
+
+    fn bars(&self, rows: Range<usize>) -> impl ExactSizeIterator<Item = BarInput> {
+        let (open, high) = (&self.open[rows.clone()], &self.high[rows.clone()]);
+        let (low, close) = (&self.low[rows.clone()], &self.close[rows.clone()]);
+        let prices = open.iter().zip(high).zip(low).zip(close);
+        let (start, volume) = (&self.start[rows.clone()], &self.volume[rows]);
+        let bars = start.iter().zip(prices).zip(volume);
+        bars.map(
+            |((&start, (((&open, &high), &low), &close)), &volume)| BarInput {
+                start,
+                open,
+                high,
+                low,
+                close,
+                volume,
+            },
+        )
     }
 
     fn check_lengths(&self) -> Result<(), DataError> {
@@ -522,40 +542,23 @@ impl State {
         {
             return 0;
         }
-        let start = &columns.start[from..to];
-        let open = &columns.open[from..to];
-        let high = &columns.high[from..to];
-        let low = &columns.low[from..to];
-        let close = &columns.close[from..to];
-        let volume = &columns.volume[from..to];
         let before = self.next_due - rules.interval;
         let mut not_after = self.checker.not_after();
-        let mut last = None;
-        let prices = open.iter().zip(high).zip(low).zip(close);
-        for ((&start, ((((&open, &high), &low), &close), &volume)), rows) in
-            start.iter().zip(prices.zip(volume)).zip(1..)
-        {
-            let bar = BarInput {
-                start,
-                open,
-                high,
-                low,
-                close,
-                volume,
-            };
-            if start >= before || start <= not_after || volume == 0 || !rules.limits.accepts(&bar) {
-                break;
-            }
-            not_after = start;
-            self.detector.push_plain(&bar);
-            last = Some((bar, rows));
+        let rows = columns
+            .bars(from..to)
+            .take_while(|bar| {
+                let quiet = (bar.start < before) & (bar.start > not_after) & (bar.volume != 0);
+                not_after = bar.start;
+                quiet & rules.limits.accepts(bar)
+            })
+            .count();
+        if rows > 0 {
+            self.detector.push_plain(columns.bars(from..from + rows));
+            let bar = columns.bar(from + rows - 1);
+            self.checker.saw(bar.start);
+            self.trader.pass(&bar);
+            self.counts.bars += rows as u64;
         }
-        let Some((bar, rows)) = last else {
-            return 0;
-        };
-        self.checker.saw(bar.start);
-        self.trader.pass(&bar);
-        self.counts.bars += rows as u64;
         rows
     }
 
@@ -678,7 +681,7 @@ impl State {
             symbols,
         );
         self.trader.at_open(bar, surroundings, sink);
-        self.schedule(rules);
+        // A fill makes nothing due; that what filled is no longer due is found below.
         if self.next_due < end {
             self.fall_due(end - 1, rules, symbols, sink);
         }

@@ -81,7 +81,7 @@ fn refuse(field: &str, found: impl ToString, expected: &str) -> ConfigError {
     }
 }
 
-/// Tells multiples of one number without dividing.
+/// Tells multiples of one number without dividing, among numbers from -2^62 up.
 ///
 /// For an odd divisor d, n is a multiple exactly when n times the inverse of d modulo 2^64 is at
 /// most (2^64 - 1) / d; a power of two is taken out by rotation (Granlund and Montgomery, 1994,
@@ -91,6 +91,8 @@ pub struct Divisor {
     inverse: u64,
     shift: u32,
     limit: u64,
+    /// A multiple that makes every number of less than 62 bits positive.
+    offset: u64,
 }
 
 impl Divisor {
@@ -108,17 +110,30 @@ impl Divisor {
             inverse,
             shift,
             limit: u64::MAX / divisor,
+            offset: (1_u64 << 62).div_ceil(divisor) * divisor,
         }
+    }
+
+    /// Returns a number that is at most [`Self::limit`] exactly for multiples.
+    #[inline]
+    #[must_use]
+    pub fn key(self, number: i64) -> u64 {
+        (number as u64)
+            .wrapping_add(self.offset)
+            .wrapping_mul(self.inverse)
+            .rotate_right(self.shift)
+    }
+
+    /// Returns the largest key of a multiple.
+    #[must_use]
+    pub fn limit(self) -> u64 {
+        self.limit
     }
 
     /// Returns whether the number is a multiple.
     #[must_use]
     pub fn divides(self, number: i64) -> bool {
-        number
-            .unsigned_abs()
-            .wrapping_mul(self.inverse)
-            .rotate_right(self.shift)
-            <= self.limit
+        self.key(number) <= self.limit
     }
 }
 

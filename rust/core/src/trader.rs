@@ -429,6 +429,9 @@ impl Trader {
 
     /// Takes closed positions off the list and writes their rows.
     fn sweep(&mut self, config: &Config, instrument: &Instrument, sink: &mut dyn Sink) {
+        if self.proceeds.is_empty() {
+            return;
+        }
         let finished = &mut self.finished;
         self.positions.retain(|position| {
             if !position.is_closed() {
