@@ -117,8 +117,9 @@ def _limit_lines(board: Board) -> Iterator[str]:
         return
     limit = limits[0]
     yield (
-        f"One core of this machine reads the six int64 columns once (a sum) at "
-        f"{figure(limit.value)} million bars a second; nothing that looks at every price can be faster."
+        "One core of this machine reads the six int64 columns once (a sum) at "
+        f"{figure(limit.value)} million bars a second; nothing that looks at every "
+        "price can be faster."
     )
     yield ""
     yield "| work | figure | share of the limit |"

@@ -243,8 +243,10 @@ def assemble(
     trades = frames["trades"]
     trade_columns = _trade_columns(trades, engine)
     start = columns["ts_event"]
-    if bars.frame["context"].any() or bool((columns["volume"] == 0).any()):
-        used = ~bars.frame["context"].to_numpy() & (columns["volume"] > 0)
+    row = np.searchsorted(sessions.open_ns, start, side="right") - 1
+    used = (row >= 0) & (start < sessions.close_ns[np.maximum(row, 0)]) & (columns["volume"] > 0)
+    used &= ~bars.frame["context"].to_numpy()
+    if not used.all():
         start = np.ascontiguousarray(start[used])
     daily = _daily(start, frames["equity"], trades, engine)
     mark_time = frames["equity"]["time"].to_physical().to_numpy()
@@ -355,18 +357,23 @@ def _adverse_statistics(adverse: tuple[float, int] | None) -> tuple[Statistic, .
     )
 
 
+def _tally(reasons: pl.Series) -> dict[str, int]:
+    """Return how often each reason occurs, in the order of their names."""
+    return dict(sorted(reasons.value_counts().iter_rows()))
+
+
 def _funnel(frames: dict[str, pl.DataFrame], counts: dict[str, int]) -> pl.DataFrame:
-    clusters = dict(frames["clusters"]["reason"].value_counts().iter_rows())
-    signals = dict(frames["signals"]["reason"].value_counts().iter_rows())
+    clusters = _tally(frames["clusters"]["reason"])
+    signals = _tally(frames["signals"]["reason"])
     confirmed_signals = frames["signals"].filter(pl.col("confirmed_time").is_not_null())
-    confirmed = dict(confirmed_signals["reason"].value_counts().iter_rows())
-    orders = dict(frames["orders"]["reason"].value_counts().iter_rows())
-    blocked = frames["orders"].filter(pl.col("quantity") == 0)["reason"].value_counts()
-    exits = dict(frames["trades"]["exit_reason"].value_counts().iter_rows())
+    confirmed = _tally(confirmed_signals["reason"])
+    orders = _tally(frames["orders"]["reason"])
+    blocked = _tally(frames["orders"].filter(pl.col("quantity") == 0)["reason"])
+    exits = _tally(frames["trades"]["exit_reason"])
     lost_signals = {k: v - confirmed.get(k, 0) for k, v in signals.items()}
     unordered = {k: v for k, v in confirmed.items() if k not in ("ordered", "blocked")}
     worked = {k: v for k, v in orders.items() if k != "filled"}
-    for reason, count in blocked.iter_rows():
+    for reason, count in blocked.items():
         worked[reason] = worked.get(reason, 0) - count
     losses: list[tuple[str, dict[str, int]]] = [
         ("bars", {}),
@@ -377,7 +384,7 @@ def _funnel(frames: dict[str, pl.DataFrame], counts: dict[str, int]) -> pl.DataF
         ("with_direction", {"weak": clusters.get("weak", 0)}),
         ("strong_enough", {k: clusters.get(k, 0) for k in ("max_per_session", "cooldown")}),
         ("armed", {**lost_signals, "pending": counts["pending_signals"]}),
-        ("confirmed", {**unordered, **dict(blocked.iter_rows())}),
+        ("confirmed", {**unordered, **blocked}),
         ("ordered", {**worked, "working": counts["working_orders"]}),
         ("entered", {"open": exits.get("open", 0)}),
         ("closed", {}),

@@ -1,0 +1,1 @@
+"""The defects of earlier systems, each as a test."""

@@ -20,13 +20,13 @@ DEFECTS = tuple(
 )
 # What belongs to parts that do not exist here, or cannot be written down as one test.
 ABSENT = {
-    "D10": "A live callback. There is no live adapter yet; files are read with the symbol that their "
-    "metadata maps to the instrument's id, which the tests of DBN show.",
+    "D10": "A live callback. There is no live adapter yet; files are read with the symbol that "
+    "their metadata maps to the instrument's id, which the tests of DBN show.",
     "D14": "A database row. Nothing here writes to a database; results go to Parquet, whose times "
     "have a type.",
     "D15": "As D14, on closing a trade.",
-    "D16": "A lock between two connections to a database. The engine holds its record in itself and "
-    "books an exit, the record and the balance in one step.",
+    "D16": "A lock between two connections to a database. The engine holds its record in itself "
+    "and books an exit, the record and the balance in one step.",
     "D35": "A menu for manual feedback. There is none yet; the context it must use stands on the "
     "order and on the trade (D8, D26).",
     "D43": "Two threads that consume one queue. An engine has one caller: a second thread gets "
@@ -43,8 +43,8 @@ ABSENT = {
 }
 HEADING = """# Defects of earlier systems
 
-The public volume-cluster systems had defects that decided their results. Each stands here once: with
-the test that they would fail, or with the reason why none is needed. Tests are in
+The public volume-cluster systems had defects that decided their results. Each stands here once:
+with the test that they would fail, or with the reason why none is needed. Tests are in
 `tests/defects/test_defects.py`. This page is made by `python -m tests.defects.table`.
 
 | defect | here | shown by |
@@ -89,7 +89,9 @@ def page() -> str:
             lines.append(f"| {defect} | {tests[name]} | `{name}` |")
         else:
             lines.append(f"| {defect} | {ABSENT[defect]} | |")
-    facts = [f"| {text} | `{name}` |" for name, text in tests.items() if name.startswith("test_fact_")]
+    facts = [
+        f"| {text} | `{name}` |" for name, text in tests.items() if name.startswith("test_fact_")
+    ]
     return HEADING + "\n".join(lines) + "\n" + FACTS + "\n".join(facts) + "\n"
 
 

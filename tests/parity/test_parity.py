@@ -29,7 +29,8 @@ from tests.parity.markets import (
 from tests.parity.tally import Tally
 from tests.reference import MINUTE, Bar, Context, Input, Instrument, Late, Session
 from tests.reference_config import Config, merged, preset
-from tests.reference_scenarios import BASE, SCENARIOS, Scenario
+from tests.reference_scenarios import BASE, SCENARIOS, Scenario, flat, long_at
+from tests.reference_scenarios import days as sessions_of_days
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,6 +87,33 @@ def test_refused_scenario(scenario: Scenario) -> None:
     assert (rows, refusal.value.column) == (place, column)
     assert refusal.value.found is not None
     assert refusal.value.expected is not None
+
+
+OLDER_CONTEXT = pytest.mark.xfail(
+    reason="a slot of the time of day replaces its newest session only", raises=AssertionError
+)
+
+
+@pytest.mark.parametrize(
+    "mode", ["previous_session", pytest.param("time_of_day", marks=OLDER_CONTEXT)]
+)
+def test_context_of_a_session_before_the_last(mode: str) -> None:
+    """The incoming contract had no bar in the last session, but in the one before."""
+    config = merged(
+        scenario_config(SCENARIOS[0]),
+        {"baseline": {"mode": mode, "sessions": 1, "min_sessions": 1}},
+    )
+    context: list[Input] = [
+        Context(bar._replace(volume=30)) for bar in flat(0, 60, 101.0, symbol="ESH6")
+    ]
+    inputs: list[Input] = [
+        *flat(0, 60, 100.0),
+        *flat(0, 60, 100.0, volume=20, day=1),
+        *context,
+        *long_at(0, 2, "ESH6"),
+        *flat(5, 60, 100.0, day=2, symbol="ESH6"),
+    ]
+    assert_parity(inputs, config, Instrument(), sessions_of_days(3), MINUTE)
 
 
 # Made-up markets.

@@ -247,7 +247,7 @@ def test_real_bars_in_pieces(name: str, years: cc.Bars) -> None:
             events = [
                 event
                 for row in rows[start : start + length]
-                for event in feed(engine._core, Bar(*row, symbol))
+                for event in feed(engine._core, Bar._make((*row, symbol)))
             ]
             parts.append(frames_from_events(events, engine.config_id))
         else:

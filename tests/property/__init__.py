@@ -1,0 +1,1 @@
+"""What must hold whatever the market does, and mutants that show it would be noticed."""

@@ -1,7 +1,7 @@
 """What causality means, as functions of a runner: the engine, the oracle, or a mutant that leaks.
 
-Each takes a way to run bars and returns what was wrong, with a count of what it compared. A property
-that has compared nothing has shown nothing, so its caller asserts those counts.
+Each takes a way to run bars and returns what was wrong, with a count of what it compared. A
+property that has compared nothing has shown nothing, so its caller asserts those counts.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def other_future(
 ) -> tuple[list[str], Compared]:
     """Keep the open of one bar and replace the rest of it and all later bars.
 
-    At its open a bar has no high, low, close or volume yet: what happens by then, fills at that open
-    included, and what those fills were made with, may not change.
+    At its open a bar has no high, low, close or volume yet: what happens by then, fills at that
+    open included, and what those fills were made with, may not change.
     """
     whole = runner(bars, settings)
     found: list[str] = []
@@ -93,12 +93,14 @@ def _replaced(bars: Sequence[reference.Bar], cut: int, seed: int) -> list[refere
         first = bar.open if bar is bars[cut] else bar.open + draw.randrange(-6, 7) * TICK
         close = first + draw.choice((-1, 1)) * away[0]
         high, low = max(first, close) + away[1], min(first, close) - away[2]
-        result.append(bar._replace(open=first, high=high, low=low, close=close, volume=bar.volume * 3))
+        result.append(
+            bar._replace(open=first, high=high, low=low, close=close, volume=bar.volume * 3)
+        )
     return result
 
 
 def times_in_order(log: Log, settings: Settings) -> tuple[list[str], Compared]:
-    """A window is decided when its last input is known, a retest comes after, an entry after that."""
+    """Check that a decision follows its last input, a retest the decision, an entry the retest."""
     minutes = max(
         settings["cluster"]["minutes"],
         settings["profile"]["end_minute"],
@@ -116,10 +118,17 @@ def times_in_order(log: Log, settings: Settings) -> tuple[list[str], Compared]:
     for row in rows(log, "orders"):
         compared["orders"] += 1
         if row["confirmed_time"] < row["decision_time"] + retest:
-            found.append(f"orders: confirmed at {row['confirmed_time']}, before any later bar ended")
+            found.append(
+                f"orders: confirmed at {row['confirmed_time']}, before any later bar ended"
+            )
     for row in rows(log, "trades"):
         compared["trades"] += 1
-        if not row["decision_time"] <= row["confirmed_time"] <= row["entry_time"] <= row["exit_time"]:
+        if (
+            not row["decision_time"]
+            <= row["confirmed_time"]
+            <= row["entry_time"]
+            <= row["exit_time"]
+        ):
             found.append(f"trades: times out of order at {row['entry_time']}")
     return found, compared
 
@@ -150,7 +159,7 @@ def pessimistic(log: Log, bars: Sequence[reference.Bar]) -> tuple[list[str], Com
 def kept_promises(
     events: Sequence[tuple[str, reference.Row]],
 ) -> tuple[list[str], Compared]:
-    """What an order says when it is made is what it is filled, and the trade run, with."""
+    """Check that an order is filled, and its trade run, with what it said when it was made."""
     fixed = (
         "quantity",
         "limit_price",
@@ -179,7 +188,10 @@ def kept_promises(
             compared["trades"] += 1
             before = made[row["trade_id"]]
             sign = 1 if row["direction"] == "long" else -1
-            for level, distance, side in (("stop", "stop_distance", -1), ("target", "target_distance", 1)):
+            for level, distance, side in (
+                ("stop", "stop_distance", -1),
+                ("target", "target_distance", 1),
+            ):
                 promised = row["entry_price"] + side * sign * before[distance]
                 if abs(row[level] - promised) > 1e-9 * abs(promised):
                     found.append(f"trades: {level} is not where the order put it")
@@ -198,7 +210,8 @@ def no_different(left: Log, right: Log) -> tuple[list[str], Compared]:
         for name, column in left[frame].items():
             other = right[frame][name]
             if column.dtype == np.float64:
-                same = np.isclose(column, other, rtol=1e-12, atol=1e-12, equal_nan=True).all()
+                close = np.isclose(column, other, rtol=1e-12, atol=1e-12, equal_nan=True)
+                same = bool(close.all())
             else:
                 same = np.array_equal(column, other)
             if not same:

@@ -42,7 +42,12 @@ PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
     "new-algo-patient": ("new-algo-patient", OPEN),
     "v6": (
         "v6",
-        {**OPEN, "cluster.threshold": 1.5, "signal.min_strength": 0.2, "signal.long_threshold": 0.3},
+        {
+            **OPEN,
+            "cluster.threshold": 1.5,
+            "signal.min_strength": 0.2,
+            "signal.long_threshold": 0.3,
+        },
     ),
     "v6-live": ("v6-live", OPEN),
 }

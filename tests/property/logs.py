@@ -177,9 +177,7 @@ def _plain(frame: str, raw: Mapping[str, Any]) -> Columns:
     return plain
 
 
-def log_of_rows(
-    frames: Mapping[str, Sequence[Mapping[str, Any]]], *, points: bool = False
-) -> Log:
+def log_of_rows(frames: Mapping[str, Sequence[Mapping[str, Any]]], *, points: bool = False) -> Log:
     """Return rows as a log; prices in nanos, as the oracle's are, or in points."""
     return {name: _rows_as_columns(name, frames[name], points=points) for name in FRAMES}
 
@@ -254,8 +252,7 @@ def joined(parts: Sequence[Log]) -> Log:
     """Return logs one after the other."""
     return {
         frame: {
-            name: np.concatenate([part[frame][name] for part in parts])
-            for name in parts[0][frame]
+            name: np.concatenate([part[frame][name] for part in parts]) for name in parts[0][frame]
         }
         for frame in FRAMES
     }

@@ -1,12 +1,14 @@
-"""Tapes: the real years, simulated sessions, and small seeded markets that also the oracle can walk."""
+"""Tapes: the real years, simulated sessions, and small markets that also the oracle can walk."""
 
 from __future__ import annotations
 
 import functools
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from clustercore.bars import Bars
 from clustercore.sample import sample
@@ -96,7 +98,7 @@ SMALL: dict[str, object] = {
 
 
 def small_market(seed: int, sessions: int = 3, steps_factor: int = 1) -> list[reference.Bar]:
-    """Return bars of a random walk in ticks whose volume comes in bursts; some minutes are absent."""
+    """Return a random walk in ticks whose volume comes in bursts; some minutes are absent."""
     draw = random.Random(seed)
     bars: list[reference.Bar] = []
     price = 16_000
@@ -135,7 +137,9 @@ def small_sessions(sessions: int = 3) -> list[reference.Session]:
         for opened in ((FIRST_DAY + day) * DAY_NS for day in range(sessions))
     ]
     return [
-        reference.Session(trade_date=opened // DAY_NS, open=opened, close=close, hours=[(opened, close)])
+        reference.Session(
+            trade_date=opened // DAY_NS, open=opened, close=close, hours=[(opened, close)]
+        )
         for opened, close in spans
     ]
 
@@ -151,14 +155,14 @@ def columns_of(bars: list[reference.Bar]) -> dict[str, np.ndarray]:
 def small_tape(bars: list[reference.Bar], sessions: list[reference.Session]) -> Tape:
     """Return a small market as a tape."""
     count = len(sessions)
-    whole = {
+    whole: dict[str, NDArray[Any]] = {
         "open_ns": np.array([s.open for s in sessions], dtype=np.int64),
         "close_ns": np.array([s.close for s in sessions], dtype=np.int64),
         "trade_date": np.array([s.trade_date for s in sessions], dtype=np.int32),
         "new_york_offset_s": np.full(count, -18_000, dtype=np.int32),
     }
     nothing = np.zeros(0, dtype=np.int64)
-    spans = {
+    spans: dict[str, NDArray[Any]] = {
         "hours_session": np.arange(count, dtype=np.int64),
         "hours_start_ns": whole["open_ns"],
         "hours_end_ns": whole["close_ns"],
@@ -175,7 +179,7 @@ def rust_log(bars: list[reference.Bar], settings: Settings) -> Log:
 
 
 def oracle_log(bars: list[reference.Bar], settings: Settings, mutant: str | None = None) -> Log:
-    """Return what the oracle, or a mutant of it, says of a small market, without closing anything."""
+    """Return what the oracle, or a mutant, says of a small market, without closing anything."""
     return log_of_rows(oracle(bars, settings, mutant).frames)
 
 

@@ -21,7 +21,7 @@ CASES = [*RULES, "default", "v6"]
 
 @pytest.mark.parametrize("case", CASES)
 def test_equity_is_the_sum_of_its_parts(case: str, data_dir: Path) -> None:
-    """Balance is the start with every fill's costs and every exit's money; equity adds open results."""
+    """Balance is the start with all fills' costs and exits' money; equity adds open results."""
     settings = settings_of(case)
     tape = sessions_of(five_years(data_dir, settings), 940, 60)
     engine = new_engine(settings, tape)
@@ -32,9 +32,9 @@ def test_equity_is_the_sum_of_its_parts(case: str, data_dir: Path) -> None:
     closed_net = peak_drawdown = 0.0
     marks = marked_open = closed = 0
     peak = start
+    before = 0
     for bar in zip(*(tape.bars[name].tolist() for name in BAR_COLUMNS), strict=True):
-        last_close = None
-        for event in engine.step(*bar, symbol="ES"):
+        for event in engine.step(*bar):
             if isinstance(event, events.Order) and event.reason == "filled":
                 open_orders[event.trade_id] = event
             elif isinstance(event, events.Trade):
@@ -46,7 +46,7 @@ def test_equity_is_the_sum_of_its_parts(case: str, data_dir: Path) -> None:
             elif isinstance(event, events.Equity):
                 marks += 1
                 # A mark at a session's close that falls due later uses the close before this bar.
-                last_close = before if event.time <= bar[0] else bar[4]  # noqa: F821
+                last_close = before if event.time <= bar[0] else bar[4]
                 held = open_orders.values()
                 if in_legs and open_orders:
                     assert event.open_contracts <= sum(order.quantity for order in held)
@@ -93,7 +93,7 @@ def test_the_last_equity_is_the_start_and_all_trades(case: str, data_dir: Path) 
 
 
 def test_garman_klass_is_never_negative_on_coherent_bars(data_dir: Path) -> None:
-    """0.5 a^2 - 0.386 b^2 with |b| <= a cannot fall below zero; nor can the other range estimators."""
+    """0.5 a^2 - 0.386 b^2 with |b| <= a cannot fall below zero; nor can other range estimators."""
     settings = settings_of("default")
     bars = five_years(data_dir, settings).bars
     high, low = np.log(bars["high"]), np.log(bars["low"])

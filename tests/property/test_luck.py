@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,7 @@ from clustercore.config import Config
 from clustercore.sessions import load_sessions
 from tests import reference
 from tests.property.families import FAMILIES, FEWEST_TRADES, PRESETS, Settings, family
-from tests.property.logs import MINUTE_NS, Log, log_of_rows, run, texts
+from tests.property.logs import BAR_COLUMNS, MINUTE_NS, Log, log_of_rows, run, texts
 from tests.property.markets import simulated, tape_of
 
 SEEDS = range(1, 13)
@@ -28,6 +29,8 @@ LEAK_PCT = 0.07
 ERRORS = 3.0
 # A mean this many standard errors from zero is seen four times in five at a threshold of three.
 SEEN = ERRORS + 0.8416
+
+
 @dataclass(frozen=True)
 class Luck:
     """The mean gross trade of many samples, in percent, and its standard error."""
@@ -96,17 +99,21 @@ def oracle_luck(mutant: str | None) -> Luck:
     logs = []
     settings = settings_without_bias("new-algo")
     for seed in (1, 2, 3, 4):
-        bars = simulated(SESSIONS, seed)
-        columns = bars.columns_nanos()
-        table = load_sessions().between("2024-10-01", "2025-01-15").columns()
+        tape = tape_of(simulated(SESSIONS, seed), settings)
+        spans = zip(
+            tape.sessions["trade_date"].tolist(),
+            tape.sessions["open_ns"].tolist(),
+            tape.sessions["close_ns"].tolist(),
+            strict=True,
+        )
         sessions = [
-            reference.Session(int(date), int(opened), int(close), hours=[(int(opened), int(close))])
-            for date, opened, close in zip(
-                table["trade_date"], table["open_ns"], table["close_ns"], strict=True
-            )
+            reference.Session(date, opened, close, hours=[(opened, close)])
+            for date, opened, close in spans
         ]
-        rows = zip(*(column.tolist() for column in columns.values()), strict=True)
-        inputs = [reference.Bar(*row, symbol="ES") for row in rows]
+        inputs = [
+            reference.Bar(*row)
+            for row in zip(*(tape.bars[name].tolist() for name in BAR_COLUMNS), strict=True)
+        ]
         frames = reference.run(
             inputs, settings, reference.Instrument(), sessions, MINUTE_NS, "id", mutant
         )
@@ -116,7 +123,7 @@ def oracle_luck(mutant: str | None) -> Luck:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_driftless_market_pays_no_family(
-    name: str, record_property: pytest.RecordProperty
+    name: str, record_property: Callable[[str, object], None]
 ) -> None:
     """Fills at a touch are fair, so the mean is zero; the stricter ones of the preset only cost."""
     if name == next(iter(FAMILIES)):
@@ -141,7 +148,7 @@ def test_a_driftless_market_pays_no_family(
 
 @pytest.mark.parametrize("preset", Config.presets())
 def test_a_preset_as_it_stands_says_when_it_has_no_power(
-    preset: str, record_property: pytest.RecordProperty
+    preset: str, record_property: Callable[[str, object], None]
 ) -> None:
     """With gates on a preset may trade so rarely that the leak could hide; the table says it."""
     luck = engine_luck(Config.preset(preset).to_dict())
@@ -151,8 +158,8 @@ def test_a_preset_as_it_stands_says_when_it_has_no_power(
     assert ("no power" in line) == (luck.smallest > LEAK_PCT)
 
 
-def test_the_known_leak_is_seen(record_property: pytest.RecordProperty) -> None:
-    """A retest that begins at the window's start earns about what it is known for, and is caught."""
+def test_the_known_leak_is_seen(record_property: Callable[[str, object], None]) -> None:
+    """A retest that begins at the window's start earns what it is known for, and is caught."""
     clean, leaking = oracle_luck(None), oracle_luck("retest_from_window_start")
     record_property("table", clean.line("  oracle, four seeds"))
     record_property("table", leaking.line("  retest from the start"))
@@ -162,8 +169,8 @@ def test_the_known_leak_is_seen(record_property: pytest.RecordProperty) -> None:
     assert leaking.mean >= LEAK_PCT - ERRORS * leaking.error
 
 
-def test_the_order_inside_a_bar_is_seen(record_property: pytest.RecordProperty) -> None:
-    """With stops so near that bars reach both, taking the target first pays, the stop first costs."""
+def test_the_order_inside_a_bar_is_seen(record_property: Callable[[str, object], None]) -> None:
+    """Where bars reach both stop and target, the target first pays and the stop first costs."""
     near = {
         "stop.mode": "fixed",
         "stop.distance": "2 ticks",

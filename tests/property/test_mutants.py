@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import collections
 import functools
+from collections.abc import Callable
 
 import pytest
 
 from tests import reference
+from tests.parity.engines import event_rows, rust_events
 from tests.property.causality import (
     Compared,
     kept_promises,
@@ -32,7 +34,6 @@ from tests.property.markets import (
     small_sessions,
     small_tape,
 )
-from tests.parity.engines import event_rows, rust_events
 
 PROPERTIES = (
     "truncation",
@@ -90,7 +91,15 @@ def events_of(
 
 
 def _points(row: reference.Row) -> reference.Row:
-    prices = ("limit_price", "reference_price", "stop_distance", "target_distance", "entry_price", "stop", "target")
+    prices = (
+        "limit_price",
+        "reference_price",
+        "stop_distance",
+        "target_distance",
+        "entry_price",
+        "stop",
+        "target",
+    )
     return {
         name: value / 1e9 if name in prices and value is not None else value
         for name, value in row.items()
@@ -129,7 +138,7 @@ def examined(subject: str) -> dict[str, tuple[list[str], Compared]]:
 
 @pytest.mark.parametrize("subject", SUBJECTS)
 def test_each_property_catches_what_leaks_and_nothing_else(
-    subject: str, record_property: pytest.RecordProperty
+    subject: str, record_property: Callable[[str, object], None]
 ) -> None:
     found = examined(subject)
     cells = "".join(f"{len(found[name][0]) or '-':>19}" for name in PROPERTIES)
@@ -164,4 +173,6 @@ def test_walking_is_as_sharp_as_truncating() -> None:
     assert not known.problems(feed(engine, tape.part(0, 150)), int(tape.ends[149]))
     louder = [bar._replace(volume=bar.volume * (1 + place % 2)) for place, bar in enumerate(bars)]
     other = small_tape(louder, small_sessions(5))
-    assert known.problems(feed(new_engine(settings, other), other.part(0, 150)), int(tape.ends[149]))
+    assert known.problems(
+        feed(new_engine(settings, other), other.part(0, 150)), int(tape.ends[149])
+    )

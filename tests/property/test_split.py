@@ -71,7 +71,7 @@ def stepped(
     said: list[events.Event] = []
     bars = list(zip(*(tape.bars[name].tolist() for name in BAR_COLUMNS), strict=True))
     for place, bar in enumerate(bars):
-        said += engine.step(*bar, symbol="ES")
+        said += engine.step(*bar)
         if draw is None or place + 1 == len(bars):
             continue
         # Any instant before the next bar ends, and the past.
@@ -120,7 +120,12 @@ def test_pieces_of_every_size(case: str, data_dir: Path) -> None:
 
 def test_every_family_is_compared_to_the_last_kind_of_event(data_dir: Path) -> None:
     """The families together show every reason for which a cluster, signal, order or trade ends."""
-    seen: dict[str, set[int]] = {"clusters": set(), "signals": set(), "orders": set(), "trades": set()}
+    seen: dict[str, set[int]] = {
+        "clusters": set(),
+        "signals": set(),
+        "orders": set(),
+        "trades": set(),
+    }
     for case in (
         "sliding",
         "sliding, overlap ranked",
@@ -140,11 +145,31 @@ def test_every_family_is_compared_to_the_last_kind_of_event(data_dir: Path) -> N
             seen[frame] |= set(log[frame][column].tolist())
     named = {frame: {WORDS[place] for place in places} for frame, places in seen.items()}
     assert named["clusters"] >= {
-        "armed", "overlap", "no_time", "rank", "no_direction", "weak", "cooldown", "max_per_session"
+        "armed",
+        "overlap",
+        "no_time",
+        "rank",
+        "no_direction",
+        "weak",
+        "cooldown",
+        "max_per_session",
     }
     assert named["signals"] >= {"ordered", "expired", "session", "blocked", "cooldown", "no_bar"}
     assert named["orders"] >= {
-        "filled", "no_bar", "expired", "opposite_open", "reverse", "paused", "max_open_contracts",
+        "filled",
+        "no_bar",
+        "expired",
+        "opposite_open",
+        "reverse",
+        "paused",
+        "max_open_contracts",
         "max_trades_per_session",
     }
-    assert named["trades"] >= {"stop", "target", "time", "session_end", "session_end_late", "reverse"}
+    assert named["trades"] >= {
+        "stop",
+        "target",
+        "time",
+        "session_end",
+        "session_end_late",
+        "reverse",
+    }

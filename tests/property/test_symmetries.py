@@ -9,7 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.property.families import FAMILIES, FEWEST_TRADES, RULES, Settings, family, random_settings
+from tests.property.families import (
+    FAMILIES,
+    FEWEST_TRADES,
+    RULES,
+    Settings,
+    family,
+    random_settings,
+)
 from tests.property.logs import (
     FIELDS,
     FRAMES,
@@ -91,7 +98,9 @@ def test_starting_earlier_changes_no_later_value(case: str, data_dir: Path) -> N
             assert height(found[frame]) == height(expected[frame]), (earlier, frame)
             assert not differing(found[frame], expected[frame], ignored), (earlier, frame)
         for name in ("balance", "equity"):
-            gained, wanted = (log["equity"][name] - log["equity"][name][0] for log in (found, expected))
+            gained, wanted = (
+                log["equity"][name] - log["equity"][name][0] for log in (found, expected)
+            )
             np.testing.assert_allclose(gained, wanted, rtol=0, atol=1e-6)
 
 
@@ -129,7 +138,7 @@ def test_other_weeks_change_nothing(case: str, data_dir: Path) -> None:
             assert not differing(found[frame], expected[frame], (*TIMES[frame], "trade_id")), frame
 
 
-# Left out where prices move: what is a fraction of the price. Sigma stands in the row, decides nothing.
+# Left out where prices move: what is a fraction of the price. Sigma then decides nothing.
 RELATIVE = ("momentum", "sigma_hold", "sigma_source", "return")
 
 
@@ -180,10 +189,10 @@ def compare_moved(found: Log, expected: Log, change: Any, ignored: tuple[str, ..
         assert not wrong, (frame, wrong)
 
 
-# Rules that treat up and down alike. Left out of the settings, because the specification breaks a tie
-# to one side there: `profile.tie = "lowest"`; `range_volume`, which places what does not divide
+# Rules that treat up and down alike. Left out of the settings, because the specification breaks a
+# tie to one side there: `profile.tie = "lowest"`; `range_volume`, which places what does not divide
 # evenly (and its two tied ticks of one bar: the lower). Left out of the comparison: the value area,
-# which grows upward among equals; the modal position and its context, which are mirrored, not equal.
+# which grows upward among equals. The modal position is mirrored; contexts made of it are off.
 MIRRORED: dict[str, Any] = {
     **FIXED,
     "signal.long_threshold": 0.25,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import json
-from datetime import timedelta
 from pathlib import Path
 
 import polars as pl
@@ -19,11 +19,30 @@ from clustercore.errors import ConfigError, DataError
 from tests.property.markets import YEARS
 
 FRAMES = (
-    "trades", "clusters", "signals", "orders", "equity", "risk", "funnel", "daily", "contexts", "groups"
+    "trades",
+    "clusters",
+    "signals",
+    "orders",
+    "equity",
+    "risk",
+    "funnel",
+    "daily",
+    "contexts",
+    "groups",
 )
 STAGES = (
-    "bars", "windows", "clusters", "inside_hours", "ranked", "with_direction", "strong_enough",
-    "armed", "confirmed", "ordered", "entered", "closed",
+    "bars",
+    "windows",
+    "clusters",
+    "inside_hours",
+    "ranked",
+    "with_direction",
+    "strong_enough",
+    "armed",
+    "confirmed",
+    "ordered",
+    "entered",
+    "closed",
 )
 BUSY = {
     "cluster.threshold": 1.2,
@@ -51,9 +70,11 @@ def check_funnel(result: cc.BacktestResult) -> None:
     count = dict(counts.select("stage", "count").iter_rows())
     lost = dict(
         result.funnel.filter(pl.col("lost").is_not_null())
-        .group_by("stage").agg(pl.col("lost").sum()).iter_rows()
+        .group_by("stage")
+        .agg(pl.col("lost").sum())
+        .iter_rows()
     )
-    for before, after in zip(STAGES[1:], STAGES[2:], strict=False):
+    for before, after in itertools.pairwise(STAGES[1:]):
         assert count[before] - lost.get(before, 0) == count[after], (before, after)
     assert count["clusters"] == result.clusters.height
     assert count["armed"] >= result.signals.height
@@ -76,10 +97,17 @@ def test_funnel_adds_up_on_real_years(preset: str, data_dir: Path) -> None:
 def test_funnel_adds_up_with_gates_and_blocks(mode: str) -> None:
     config = Config.preset().override(
         {
-            **BUSY, "entry.mode": mode, "entry.validity_minutes": 5, "rank.cooldown_minutes": 20,
-            "rank.max_per_session": 3, "risk.max_open_contracts": 2, "risk.max_trades_per_session": 2,
-            "risk.max_consecutive_losses": 2, "risk.max_drawdown_pct": 2.0,
-            "risk.on_halt": "next_session", "session.hours": ["09:30-16:00 America/New_York"],
+            **BUSY,
+            "entry.mode": mode,
+            "entry.validity_minutes": 5,
+            "rank.cooldown_minutes": 20,
+            "rank.max_per_session": 3,
+            "risk.max_open_contracts": 2,
+            "risk.max_trades_per_session": 2,
+            "risk.max_consecutive_losses": 2,
+            "risk.max_drawdown_pct": 2.0,
+            "risk.on_halt": "next_session",
+            "session.hours": ["09:30-16:00 America/New_York"],
             "hours.bind_entries": True,
         }
     )
@@ -147,7 +175,9 @@ def test_a_damaged_result_is_refused(damage: str, tmp_path: Path) -> None:
     folder = busy().save(tmp_path / "run")
     manifest = folder / "manifest.json"
     if damage == "format":
-        manifest.write_text(manifest.read_text("utf-8").replace('"format": 1', '"format": 99'), "utf-8")
+        manifest.write_text(
+            manifest.read_text("utf-8").replace('"format": 1', '"format": 99'), "utf-8"
+        )
     elif damage == "frame":
         (folder / "trades.parquet").write_bytes(b"PAR1")
     else:
@@ -186,11 +216,15 @@ def test_identity_follows_settings_and_instrument() -> None:
     config = Config.preset()
     plain = cc.backtest(bars, config).manifest["config_id"]
     reordered = Config(
-        {name: dict(reversed(list(section.items()))) for name, section in
-         reversed(list(config.to_dict().items()))}
+        {
+            name: dict(reversed(list(section.items())))
+            for name, section in reversed(list(config.to_dict().items()))
+        }
     )
     assert cc.backtest(bars, reordered).manifest["config_id"] == plain
-    assert cc.backtest(bars, config.override({"cluster.threshold": 2})).manifest["config_id"] == plain
+    assert (
+        cc.backtest(bars, config.override({"cluster.threshold": 2})).manifest["config_id"] == plain
+    )
     assert cc.backtest(bars, config.override({"statistics.seed": 5})).manifest["config_id"] == plain
     micro = cc.backtest(bars, config, instrument=cc.Instrument.builtin("MES"))
     assert micro.manifest["config_id"] != plain
@@ -222,9 +256,11 @@ def test_daily_equity_is_that_of_each_sessions_close() -> None:
     assert daily["trades"].sum() == result.trades.height
     start = result.config.account.balance
     assert start + daily["pnl"].sum() == pytest.approx(daily["equity"][-1], abs=1e-6)
-    closes = result.equity.filter(pl.col("open_contracts") == 0).group_by(
-        pl.col("time").dt.offset_by("1h").dt.date(), maintain_order=True
-    ).agg(pl.col("equity").last())
+    closes = (
+        result.equity.filter(pl.col("open_contracts") == 0)
+        .group_by(pl.col("time").dt.offset_by("1h").dt.date(), maintain_order=True)
+        .agg(pl.col("equity").last())
+    )
     assert closes["equity"][-1] == daily["equity"][-1]
     assert daily["equity"][-1] == pytest.approx(start + result.trades["net"].sum(), abs=1e-6)
 
@@ -234,10 +270,12 @@ def test_adverse_entries_never_help() -> None:
     stats = result.stats
     assert stats["adverse_net_usd"] is not None
     assert stats["adverse_net_usd"] <= (stats["net_usd"] or 0.0)
-    worse = cc.backtest(cc.sample(sessions=60, seed=3), result.config.override({"entry.adverse": True}))
+    worse = cc.backtest(
+        cc.sample(sessions=60, seed=3), result.config.override({"entry.adverse": True})
+    )
     assert worse.stats["net_usd"] == pytest.approx(stats["adverse_net_usd"], abs=1e-6)
     assert worse.stats["adverse_net_usd"] is None
-    both = result.trades.join(worse.trades, on="trade_id", suffix="_worse")
+    both = result.trades.join(worse.trades, on="decision_time", suffix="_worse")
     assert both.height >= 200
     sign = pl.when(pl.col("direction") == "long").then(1.0).otherwise(-1.0)
     paid = both.select(sign * (pl.col("entry_price_worse") - pl.col("entry_price"))).to_series()
@@ -301,11 +339,13 @@ def test_a_halt_that_lasts_is_the_first_line() -> None:
 def test_bars_outside_every_session_are_an_error() -> None:
     bars = cc.sample(sessions=5)
     shifted = dataclasses.replace(
-        bars, frame=bars.frame.with_columns(pl.col("ts_event") + timedelta(hours=10))
+        bars, frame=bars.frame.with_columns(pl.col("ts_event").dt.offset_by("10h"))
     )
     with pytest.raises(DataError, match="outside"):
         cc.backtest(shifted)
-    assert cc.backtest(shifted, Config.preset().override({"session.day": "utc"})).clusters.height >= 0
+    assert (
+        cc.backtest(shifted, Config.preset().override({"session.day": "utc"})).clusters.height >= 0
+    )
 
 
 def test_a_preset_name_or_a_frame_is_enough() -> None:

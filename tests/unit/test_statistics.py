@@ -56,9 +56,7 @@ def compute(
         "ambiguous": np.zeros(count, dtype=bool),
         "modal_tied": np.zeros(count, dtype=bool),
     }
-    closing = np.array(
-        BALANCE + np.cumsum(results) if daily is None else daily, dtype=np.float64
-    )
+    closing = np.array(BALANCE + np.cumsum(results) if daily is None else daily, dtype=np.float64)
     times, equity = marks or (range(len(closing)), closing)
     listed, verdict = _core.compute_statistics(
         columns,
@@ -208,7 +206,9 @@ def test_ratios_equal_independent_libraries() -> None:
     days = pandas.bdate_range("2019-01-01", periods=301)
     prices = pandas.Series([BALANCE, *equity], index=days)
     returns = prices.pct_change().dropna()
-    assert values["sharpe"] == pytest.approx(float(ffn.calc_sharpe(returns, nperiods=252)), rel=1e-9)
+    assert values["sharpe"] == pytest.approx(
+        float(ffn.calc_sharpe(returns, nperiods=252)), rel=1e-9
+    )
     drawdown = float(ffn.calc_max_drawdown(prices))
     assert values["max_drawdown_pct"] == pytest.approx(-100 * drawdown, rel=1e-9)
     each = float(bench.sharpe_ratio(returns.tolist()))
@@ -227,7 +227,9 @@ def test_bootstrap_interval_is_near_that_of_arch() -> None:
     def sharpe(sample: np.ndarray) -> float:
         return float(sample.mean() / sample.std(ddof=1) * math.sqrt(252))
 
-    drawn = bootstrap.StationaryBootstrap(5, returns, seed=np.random.default_rng(3)).apply(sharpe, 4000)
+    drawn = bootstrap.StationaryBootstrap(5, returns, seed=np.random.default_rng(3)).apply(
+        sharpe, 4000
+    )
     low, high = np.quantile(drawn, [0.025, 0.975])
     assert values["sharpe_low"] == pytest.approx(low, abs=0.1 * (high - low))
     assert values["sharpe_high"] == pytest.approx(high, abs=0.1 * (high - low))
@@ -246,7 +248,9 @@ def test_p_value_is_near_that_of_the_t_test_and_is_honest() -> None:
         expected = float(scipy.ttest_1samp(net, 0.0).pvalue)
         assert values["p_value"] == pytest.approx(expected, abs=0.02)
     # Without an edge one in twenty is called an edge, and not many more.
-    below = sum((compute(some_nets(1000 + s, 120, 0.0))[0]["p_value"] or 1) <= 0.05 for s in range(200))
+    below = sum(
+        (compute(some_nets(1000 + s, 120, 0.0))[0]["p_value"] or 1) <= 0.05 for s in range(200)
+    )
     assert 2 <= below <= 22
 
 
@@ -274,7 +278,10 @@ def test_trades_of_one_date_are_drawn_together() -> None:
 
 
 def test_verdict_can_say_yes_no_a_loss_and_nothing() -> None:
-    yes, no, loss = (compute(some_nets(3, 200, mean))[2] for mean in (60.0, 0.0, -60.0))
+    around_zero = some_nets(3, 200, 0.0)
+    around_zero = [each - standard.fmean(around_zero) + 2.0 for each in around_zero]
+    yes, loss = (compute(some_nets(3, 200, mean))[2] for mean in (60.0, -60.0))
+    no = compute(around_zero)[2]
     assert " can be told from luck" in yes
     assert "cannot be told from luck" in no
     assert "is a loss that luck does not explain" in loss

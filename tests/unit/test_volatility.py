@@ -23,7 +23,7 @@ from tests.property.markets import five_years, sessions_of, simulated, small_mar
 
 YEAR = 252
 ESTIMATORS = tuple(reference.ESTIMATORS)
-WICKRA = {
+WICKRA: dict[str, Any] = {
     "garman_klass": wickra.GarmanKlassVolatility,
     "parkinson": wickra.ParkinsonVolatility,
     "rogers_satchell": wickra.RogersSatchellVolatility,
@@ -55,7 +55,7 @@ def by_wickra(name: str, prices: Prices, window: int) -> NDArray[np.float64]:
 def bars_of(prices: Prices) -> list[reference.Bar]:
     columns = [(column * 1e9).round().astype(np.int64).tolist() for column in prices]
     return [
-        reference.Bar(place * reference.MINUTE, *row, 1)
+        reference.Bar(place * reference.MINUTE, row[0], row[1], row[2], row[3], 1)
         for place, row in enumerate(zip(*columns, strict=True))
     ]
 
@@ -93,7 +93,9 @@ def test_rolling_with_returns_equals_wickra(name: str) -> None:
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_rolling_equals_the_oracle(name: str, window: int) -> None:
     prices: Prices = tuple(column[:900] for column in sample_prices())  # type: ignore[assignment]
-    found = kernels.rolling_volatility(*prices, window=window, estimator=name, annualisation=float(YEAR))
+    found = kernels.rolling_volatility(
+        *prices, window=window, estimator=name, annualisation=float(YEAR)
+    )
     expected = reference.rolling_sigma(name, bars_of(prices), window, YEAR)
     for place, (left, right) in enumerate(zip(found.tolist(), expected, strict=True)):
         if right is None:
@@ -105,7 +107,8 @@ def test_rolling_equals_the_oracle(name: str, window: int) -> None:
 def test_true_ranges_equal_wickra_and_the_oracle() -> None:
     _, high, low, close = sample_prices()
     found = kernels.true_range(high, low, close)
-    expected = np.asarray(wickra.TrueRange().batch(high, low, close))
+    indicator: Any = wickra.TrueRange()
+    expected = np.asarray(indicator.batch(high, low, close), dtype=np.float64)
     np.testing.assert_allclose(found[1:], expected[1:], rtol=0, atol=1e-9)
     bars = bars_of((close, high, low, close))[:500]
     means = kernels.mean_true_range(high[:500], low[:500], close[:500], window=14)
@@ -131,7 +134,10 @@ def test_returns_stay_within_a_session() -> None:
 @given(st.integers(0, 10_000), st.integers(2, 40))
 def test_garman_klass_is_never_negative(seed: int, window: int) -> None:
     bars = small_market(seed, 1)
-    prices = [np.array([bar[place] / 1e9 for bar in bars]) for place in (1, 2, 3, 4)]
+    prices = [
+        np.array([getattr(bar, name) / 1e9 for bar in bars])
+        for name in ("open", "high", "low", "close")
+    ]
     for name in ("garman_klass", "parkinson", "rogers_satchell"):
         found = kernels.rolling_volatility(
             *prices, window=window, estimator=name, output="variance"

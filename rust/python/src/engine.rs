@@ -5,16 +5,16 @@ use std::sync::{Mutex, MutexGuard, TryLockError};
 use clustercore_core::bar::BarInput;
 use clustercore_core::engine::{Columns, Engine, Step};
 use clustercore_core::error::Error;
-use clustercore_core::instrument::{Instrument, NANOS_PER_POINT};
+use clustercore_core::instrument::Instrument;
 use clustercore_core::record::{Event, Frames};
-use clustercore_core::session::{Interval, Session, Sessions};
-use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
+use numpy::PyReadonlyArray1;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
 use crate::config::read_config;
-use crate::errors::{data_error, exceptions, guarded, raise};
+use crate::errors::{exceptions, guarded, raise};
 use crate::frames::{to_columns, to_event};
+use crate::sessions::{read_sessions, read_table};
 
 struct Inner {
     engine: Engine,
@@ -90,8 +90,7 @@ impl PyEngine {
         let config = read_config(config)?;
         let instrument = read_instrument(instrument)?;
         let root = instrument.root.clone();
-        let sessions = read_sessions(sessions)?;
-        let table = Sessions::new(sessions).map_err(|error| data_error(py, &error))?;
+        let table = read_table(sessions)?;
         let engine = Engine::new(config, config_id, instrument, table, interval_ns);
         let mut engine = engine.map_err(|error| raise(py, &error))?;
         let symbol = engine.symbol(&root);
@@ -293,128 +292,4 @@ fn read_instrument(instrument: &Bound<'_, PyDict>) -> PyResult<Instrument> {
         commission: get("commission")?.extract()?,
         margin: get("margin")?.extract()?,
     })
-}
-
-fn read_sessions(columns: &Bound<'_, PyDict>) -> PyResult<Vec<Session>> {
-    let open: Vec<i64> = column(columns, "open_ns")?;
-    let close: Vec<i64> = column(columns, "close_ns")?;
-    let trade_date: Vec<i32> = column(columns, "trade_date")?;
-    let offset: Vec<i32> = column(columns, "new_york_offset_s")?;
-    let mut sessions: Vec<Session> = open
-        .iter()
-        .zip(&close)
-        .zip(trade_date.iter().zip(&offset))
-        .map(
-            |((&open, &close), (&trade_date, &new_york_offset_s))| Session {
-                trade_date,
-                open,
-                close,
-                hours: Vec::new(),
-                halts: Vec::new(),
-                new_york_offset_s,
-            },
-        )
-        .collect();
-    for (row, interval) in intervals(columns, "hours")? {
-        if let Some(session) = sessions.get_mut(row) {
-            session.hours.push(interval);
-        }
-    }
-    for (row, interval) in intervals(columns, "halts")? {
-        if let Some(session) = sessions.get_mut(row) {
-            session.halts.push(interval);
-        }
-    }
-    Ok(sessions)
-}
-
-fn column<T: numpy::Element + Clone>(columns: &Bound<'_, PyDict>, name: &str) -> PyResult<Vec<T>> {
-    let array = columns.get_item(name)?.ok_or_else(|| {
-        exceptions::DataError::new_err(format!("sessions: column {name} is missing"))
-    })?;
-    let array: PyReadonlyArray1<'_, T> = array.extract()?;
-    Ok(array.as_slice()?.to_vec())
-}
-
-fn intervals(columns: &Bound<'_, PyDict>, name: &str) -> PyResult<Vec<(usize, Interval)>> {
-    let session: Vec<i64> = column(columns, &format!("{name}_session"))?;
-    let start: Vec<i64> = column(columns, &format!("{name}_start_ns"))?;
-    let end: Vec<i64> = column(columns, &format!("{name}_end_ns"))?;
-    Ok(session
-        .iter()
-        .zip(start.iter().zip(&end))
-        .map(|(&row, (&start, &end))| {
-            (
-                usize::try_from(row).unwrap_or(usize::MAX),
-                Interval { start, end },
-            )
-        })
-        .collect())
-}
-
-/// Turns prices in points into int64 1e-9, rounded to the nearest.
-///
-/// Raises `DataError` for a price that is not a finite number.
-#[pyfunction]
-pub(crate) fn points_to_nanos<'py>(
-    py: Python<'py>,
-    points: PyReadonlyArray1<'py, f64>,
-    column: &str,
-) -> PyResult<Bound<'py, PyArray1<i64>>> {
-    let points = points.as_slice()?;
-    let (nanos, usable) = py.detach(|| {
-        let mut nanos = Vec::with_capacity(points.len());
-        let mut usable = true;
-        for block in points.chunks(BLOCK) {
-            usable &= block
-                .iter()
-                .fold(true, |usable, price| usable & (price.abs() < MOST_POINTS));
-            if block
-                .iter()
-                .fold(true, |small, price| small & (price.abs() < SMALL_POINTS))
-            {
-                nanos.extend(block.iter().map(|price| small_to_nanos(*price)));
-            } else {
-                nanos.extend(
-                    block
-                        .iter()
-                        .map(|price| (price * NANOS_PER_POINT).round_ties_even() as i64),
-                );
-            }
-        }
-        (nanos, usable)
-    });
-    if !usable {
-        let row = points
-            .iter()
-            .position(|price| price.is_nan() || price.abs() >= MOST_POINTS);
-        let row = row.unwrap_or(0);
-        let about = PyDict::new(py);
-        about.set_item("row", row)?;
-        about.set_item("column", column)?;
-        about.set_item("found", points[row].to_string())?;
-        about.set_item("expected", "a price")?;
-        let class = py.get_type::<exceptions::DataError>();
-        return Err(PyErr::from_value(
-            class.call(("not a price",), Some(&about))?,
-        ));
-    }
-    Ok(nanos.into_pyarray(py))
-}
-
-/// Prices at once.
-const BLOCK: usize = 1024;
-
-/// Prices at or beyond this do not fit.
-const MOST_POINTS: f64 = i64::MAX as f64 / NANOS_PER_POINT;
-
-/// Prices below this become nanos of at most 51 bits.
-const SMALL_POINTS: f64 = (1_u64 << 51) as f64 / NANOS_PER_POINT - 1.0;
-
-/// Rounds to the nearest, halves to even, as the addition of 1.5 * 2^52 does: the whole number is
-/// then in the low bits. Unlike a cast, this runs on several prices at once.
-fn small_to_nanos(points: f64) -> i64 {
-    const SHIFT: f64 = 6_755_399_441_055_744.0;
-    let shifted = points * NANOS_PER_POINT + SHIFT;
-    shifted.to_bits().wrapping_sub(SHIFT.to_bits()) as i64
 }

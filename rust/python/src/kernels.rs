@@ -9,15 +9,15 @@ use clustercore_core::kernels::retest::{Levels, RetestRule, first_retests};
 use clustercore_core::kernels::{PriceColumns, ProfileColumns, baseline};
 use clustercore_core::profile::ProfileRule;
 use clustercore_core::record::{Cluster, Frames, Record};
-use clustercore_core::session::{Interval, Session, Sessions};
 use clustercore_core::volatility::rolling::{self, Output, Prices, Rule};
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::config::read_config;
-use crate::errors::{data_error, exceptions, guarded, raise};
+use crate::errors::{guarded, raise};
 use crate::frames::to_columns;
+use crate::sessions::read_table;
 
 type Int64s<'py> = PyReadonlyArray1<'py, i64>;
 type Float64s<'py> = PyReadonlyArray1<'py, f64>;
@@ -84,7 +84,7 @@ pub(crate) fn previous_session_baseline<'py>(
     interval_ns: i64,
 ) -> PyResult<FloatArray<'py>> {
     let (start, volume) = (ts_event.as_slice()?, volume.as_slice()?);
-    let sessions = read_sessions(sessions)?;
+    let sessions = read_table(sessions)?;
     let mut out = vec![0.0; start.len()];
     detached(py, || {
         baseline::previous_session(start, volume, &sessions, interval_ns, &mut out)
@@ -106,7 +106,7 @@ pub(crate) fn time_of_day_baseline<'py>(
     fewest: usize,
 ) -> PyResult<FloatArray<'py>> {
     let (start, volume) = (ts_event.as_slice()?, volume.as_slice()?);
-    let table = read_sessions(sessions)?;
+    let table = read_table(sessions)?;
     let slots = baseline::Slots {
         width: width_ns,
         sessions: counted,
@@ -256,7 +256,7 @@ pub(crate) fn detect_clusters<'py>(
     };
     let usual = baseline.as_slice()?;
     let config: Config = read_config(config)?;
-    let sessions = read_sessions(sessions)?;
+    let sessions = read_table(sessions)?;
     let rows = detached(py, || {
         clusters(columns, usual, &config, tick_nanos, &sessions, interval_ns)
     })?;
@@ -413,58 +413,4 @@ fn ranges<'py>(
     let mut out = vec![0.0; close.len()];
     detached(py, || Ok(work(prices, &mut out)?))?;
     Ok(out.into_pyarray(py))
-}
-
-/// Reads a session table from its flat columns.
-fn read_sessions(columns: &Bound<'_, PyDict>) -> PyResult<Sessions> {
-    let open: Vec<i64> = column(columns, "open_ns")?;
-    let close: Vec<i64> = column(columns, "close_ns")?;
-    let trade_date: Vec<i32> = column(columns, "trade_date")?;
-    let offset: Vec<i32> = column(columns, "new_york_offset_s")?;
-    let bounds = open.into_iter().zip(close);
-    let mut sessions: Vec<Session> = bounds
-        .zip(trade_date.into_iter().zip(offset))
-        .map(|((open, close), (trade_date, new_york_offset_s))| Session {
-            trade_date,
-            open,
-            close,
-            hours: Vec::new(),
-            halts: Vec::new(),
-            new_york_offset_s,
-        })
-        .collect();
-    for (row, hours) in intervals(columns, "hours")? {
-        if let Some(session) = sessions.get_mut(row) {
-            session.hours.push(hours);
-        }
-    }
-    for (row, halt) in intervals(columns, "halts")? {
-        if let Some(session) = sessions.get_mut(row) {
-            session.halts.push(halt);
-        }
-    }
-    Sessions::new(sessions).map_err(|error| data_error(columns.py(), &error))
-}
-
-fn column<T: numpy::Element + Clone>(columns: &Bound<'_, PyDict>, name: &str) -> PyResult<Vec<T>> {
-    let array = columns.get_item(name)?.ok_or_else(|| {
-        exceptions::DataError::new_err(format!("sessions: column {name} is missing"))
-    })?;
-    let array: PyReadonlyArray1<'_, T> = array.extract()?;
-    Ok(array.as_slice()?.to_vec())
-}
-
-fn intervals(columns: &Bound<'_, PyDict>, name: &str) -> PyResult<Vec<(usize, Interval)>> {
-    let session: Vec<i64> = column(columns, &format!("{name}_session"))?;
-    let start: Vec<i64> = column(columns, &format!("{name}_start_ns"))?;
-    let end: Vec<i64> = column(columns, &format!("{name}_end_ns"))?;
-    let spans = start
-        .into_iter()
-        .zip(end)
-        .map(|(start, end)| Interval { start, end });
-    Ok(session
-        .into_iter()
-        .map(|row| usize::try_from(row).unwrap_or(usize::MAX))
-        .zip(spans)
-        .collect())
 }

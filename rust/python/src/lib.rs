@@ -5,6 +5,8 @@ mod engine;
 mod errors;
 mod frames;
 mod kernels;
+mod prices;
+mod sessions;
 mod statistics;
 
 use pyo3::prelude::*;
@@ -25,7 +27,7 @@ mod _core {
     #[pymodule_export]
     use crate::dbn::decode_dbn;
     #[pymodule_export]
-    use crate::engine::{PyEngine, points_to_nanos};
+    use crate::engine::PyEngine;
     #[pymodule_export]
     use crate::frames::record_fields;
     #[pymodule_export]
@@ -34,6 +36,8 @@ mod _core {
         rolling_baseline, rolling_modal_price, rolling_true_range, rolling_volatility,
         session_to_date_baseline, time_of_day_baseline, true_range, volume_profile,
     };
+    #[pymodule_export]
+    use crate::prices::points_to_nanos;
     #[pymodule_export]
     use crate::statistics::{
         compute_statistics, group_trades, hash_columns, posterior, statistic_definitions,
