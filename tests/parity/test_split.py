@@ -194,14 +194,14 @@ def test_any_cut_gives_the_same_frames() -> None:
 
 def test_any_cut_around_trades_advances_and_operators() -> None:
     seen: Counter[str] = Counter()
-    for seed in range(110):
+    for seed in range(80):
         market = seeded(60_000 + seed)
         stepped = engine_of(market)
         whole = frames_from_events([*step_all(stepped, market.inputs), *stepped.finish()], "id")
         assert_same(in_pieces(engine_of(market), market.inputs, seed), whole)
         compared(seen, whole)
         seen["operator"] += sum(isinstance(item, Operator) for item in market.inputs)
-    assert seen["trades"] >= 100, seen
+    assert seen["trades"] >= 80, seen
     assert seen["operator"] >= 50, seen
 
 
