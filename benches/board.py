@@ -23,6 +23,21 @@ if TYPE_CHECKING:
 
 OURS = "clustercore"
 EQUAL = "equal"
+ORDER = (
+    "reading the six columns",
+    "Engine.run, whole strategy",
+    "the same trades, peers given the signals",
+    "the same trades, long",
+    "Engine.run, preset",
+    "cc.backtest",
+    "rolling",
+    "DBN",
+    "the same,",
+    "Engine.step",
+    "a process",
+    "memory",
+    "two engines",
+)
 LIBRARIES = (
     "clustercore",
     "numpy",
@@ -190,8 +205,13 @@ class Board:
 
     @property
     def works(self) -> list[str]:
-        """Every piece of work in order."""
-        return list(dict.fromkeys(row.work for row in self.rows))
+        """Every piece of work, the main job first."""
+
+        def place(work: str) -> int:
+            starts = (number for number, start in enumerate(ORDER) if work.startswith(start))
+            return next(starts, len(ORDER))
+
+        return sorted(dict.fromkeys(row.work for row in self.rows), key=place)
 
     def write(self, path: Path) -> None:
         """Write the rows and where they come from."""

@@ -96,10 +96,15 @@ def count_by_group(terminal: pytest.TerminalReporter) -> Iterator[tuple[str, dic
 
 
 def recorded_tables(terminal: pytest.TerminalReporter) -> Iterator[str]:
-    """Yield the lines that tests recorded with ``record_property("table", line)``."""
-    for outcome in ("passed", "failed"):
-        for report in terminal.stats.get(outcome, []):
-            yield from (line for name, line in report.user_properties if name == "table")
+    """Yield the lines that tests recorded as ``heading`` and ``table``, by file."""
+    reports = [*terminal.stats.get("passed", []), *terminal.stats.get("failed", [])]
+    # By place in the files: tests that ran side by side end in any order.
+    reports.sort(key=lambda report: (report.location[0], report.location[1] or 0))
+    for file in dict.fromkeys(report.location[0] for report in reports):
+        for wanted in ("heading", "table"):
+            for report in reports:
+                if report.location[0] == file:
+                    yield from (line for name, line in report.user_properties if name == wanted)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

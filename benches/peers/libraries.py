@@ -160,6 +160,22 @@ def kernel_of_vectorbt(market: Market, rules: Rules, signals: Signals) -> Any:
     )
 
 
+def answer_of_orders(market: Market, orders: Any) -> Answer:
+    """Return the trades that a list of orders makes, an entry and an exit in turn."""
+    start = market.nanos["ts_event"]
+    entry, leave = orders[0::2], orders[1::2]
+    direction = np.where(entry["side"] == 0, 1, -1)
+    gross = direction * (leave["price"] - entry["price"]) * entry["size"]
+    return Answer(
+        start[entry["idx"]] + MINUTE,
+        start[leave["idx"]] + MINUTE,
+        direction,
+        entry["price"],
+        leave["price"],
+        gross - entry["fees"] - leave["fees"],
+    )
+
+
 def run_raptorbt(market: Market, signals: Signals) -> Any:
     """Return raptorbt's result: long only, all the capital, no cost, exits by signal."""
     import raptorbt

@@ -366,7 +366,7 @@ def test_d24_the_stop_grows_with_the_root_of_the_holding_time() -> None:
     """Four times the holding time gives twice the sigma, and the stop is k times it."""
     rows = {}
     for minutes in (60, 240):
-        settings = {
+        settings: dict[str, dict[str, Any]] = {
             "volatility": {"min_minutes": 2},
             "stop": {"mode": "volatility", "k": 1.0, "min_pct": 0.0},
             "exit": {"max_hold_minutes": minutes},
@@ -399,7 +399,7 @@ def test_d26_one_function_bins_with_room_for_rounding() -> None:
             5 107.25 107.25 107.25 107.25 10
             6 107.25 107.25 107.25 107.25 10"""
     )
-    settings = {
+    settings: dict[str, dict[str, Any]] = {
         "signal": {"long_threshold": 0.5},
         "learning": {"mode": "beta", "context": "modal_bin", "bins": 100},
     }

@@ -137,8 +137,14 @@ def new_engine(
 
 def feed(engine: _core.Engine, tape: Tape, *, finish: bool = False) -> Log:
     """Give an engine a batch of bars and return what it said."""
+    bars = tape.bars
     raw = engine.run(
-        *(tape.bars[name] for name in BAR_COLUMNS),
+        bars["ts_event"],
+        bars["open"],
+        bars["high"],
+        bars["low"],
+        bars["close"],
+        bars["volume"],
         list(tape.stretches),
         tape.context,
         None,

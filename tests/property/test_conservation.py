@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clustercore import events
+from clustercore import events, kernels
 from tests import reference
 from tests.property.families import FEWEST_TRADES, RULES
 from tests.property.logs import BAR_COLUMNS, new_engine, run
@@ -17,6 +17,13 @@ from tests.property.test_prefix import settings_of
 
 POINT_VALUE = 50.0
 CASES = [*RULES, "default", "v6"]
+
+
+def open_result(order: events.Order, price: float) -> float:
+    """Return what a filled order has gained at a price, before costs."""
+    assert order.entry_price is not None
+    sign = 1.0 if order.direction == "long" else -1.0
+    return sign * (price - order.entry_price) * POINT_VALUE * order.quantity
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -52,13 +59,7 @@ def test_equity_is_the_sum_of_its_parts(case: str, data_dir: Path) -> None:
                     assert event.open_contracts <= sum(order.quantity for order in held)
                     continue
                 booked = start + closed_net - sum(side * order.quantity for order in held)
-                result = sum(
-                    (1 if order.direction == "long" else -1)
-                    * (last_close / 1e9 - order.entry_price)
-                    * POINT_VALUE
-                    * order.quantity
-                    for order in held
-                )
+                result = sum(open_result(order, last_close / 1e9) for order in held)
                 marked_open += bool(open_orders)
                 assert event.open_contracts == sum(order.quantity for order in held)
                 assert event.balance == pytest.approx(booked, abs=1e-6)
@@ -117,3 +118,19 @@ def test_a_spread_volume_is_all_there_and_even(volume: int, ticks: int) -> None:
     if shares:
         filled = [shares.get(tick, 0) for tick in range(5, 5 + ticks)]
         assert max(filled) - min(filled) <= 1
+
+
+@pytest.mark.parametrize("source", ["close", "close_volume", "range_volume"])
+def test_a_profile_holds_what_went_in(source: str, data_dir: Path) -> None:
+    """Two thousand windows of real bars: the histogram's sum is their volume, or their number."""
+    bars = five_years(data_dir, settings_of("default")).bars
+    draw = np.random.default_rng(5)
+    for first in draw.integers(0, len(bars["volume"]) - 60, 2000):
+        last = first + draw.integers(1, 60)
+        high, low, close, volume = (
+            bars[name][first:last] for name in ("high", "low", "close", "volume")
+        )
+        found = kernels.volume_profile(high, low, close, volume, tick_size=0.25, source=source)
+        expected = len(volume) if source == "close" else int(volume.sum())
+        assert int(found.volume.sum()) == expected
+        assert (found.volume >= 0).all()

@@ -127,7 +127,7 @@ def test_a_driftless_market_pays_no_family(
 ) -> None:
     """Fills at a touch are fair, so the mean is zero; the stricter ones of the preset only cost."""
     if name == next(iter(FAMILIES)):
-        record_property("table", HEADING)
+        record_property("heading", HEADING)
     fair = engine_luck(settings_without_bias(name))
     record_property("table", fair.line(name))
     if name == "v6-live":

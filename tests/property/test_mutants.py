@@ -144,7 +144,7 @@ def test_each_property_catches_what_leaks_and_nothing_else(
     cells = "".join(f"{len(found[name][0]) or '-':>19}" for name in PROPERTIES)
     if subject == SUBJECTS[0]:
         heading = "".join(f"{name:>19}" for name in PROPERTIES)
-        record_property("table", f"{'violations found by':<26}{heading}")
+        record_property("heading", f"{'violations found by':<26}{heading}")
     record_property("table", f"{subject:<26}{cells}")
     for name, (problems, compared) in found.items():
         if subject in ("engine", "oracle"):

@@ -1,9 +1,9 @@
 """Truncating the input after any bar never changes what was said by then.
 
-Two ways to truncate. *Directly*: a new engine is given the bars up to the cut in one batch. *By
-walking*: one engine is given the years piece by piece, and after each piece it has never been
-handed a later bar, so what it has said is what a truncated input says; that makes a thousand cuts cost one
-pass. The first goes through the batch code as users do, the second to every place.
+Two ways to truncate. *Directly*: a new engine is given the bars up to the cut in one batch.
+*By walking*: one engine is given the years piece by piece, and after each piece it has never been
+handed a later bar, so what it has said is what a truncated input says; that makes a thousand cuts
+cost one pass. The first goes through the batch code as users do, the second to every place.
 """
 
 from __future__ import annotations

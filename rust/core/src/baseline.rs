@@ -147,7 +147,7 @@ struct Share {
     bars: i64,
 }
 
-/// The last sessions of one slot; one more than counts, so that the newest can be replaced.
+/// The last sessions of one slot; one more than counts, so that one can be taken back.
 #[derive(Clone, Debug, Default)]
 struct Slot {
     shares: VecDeque<Share>,
@@ -156,7 +156,20 @@ struct Slot {
 }
 
 impl Slot {
+    /// Adds a session's share at its place, nearly always the last.
     fn put(&mut self, share: Share, counted: usize) {
+        let is_newest = self
+            .shares
+            .back()
+            .is_none_or(|newest| newest.session < share.session);
+        if !is_newest {
+            let place = self
+                .shares
+                .partition_point(|known| known.session < share.session);
+            self.shares.insert(place, share);
+            self.count_afresh(counted);
+            return;
+        }
         self.shares.push_back(share);
         self.volume += share.volume;
         self.bars += share.bars;
@@ -171,22 +184,17 @@ impl Slot {
     }
 
     fn take_back(&mut self, session: usize, counted: usize) {
-        let Some(share) = self
-            .shares
-            .back()
-            .copied()
-            .filter(|share| share.session == session)
-        else {
-            return;
-        };
-        self.shares.pop_back();
-        self.volume -= share.volume;
-        self.bars -= share.bars;
-        if self.shares.len() >= counted {
-            let returning = self.shares[self.shares.len() - counted];
-            self.volume += returning.volume;
-            self.bars += returning.bars;
+        if self.shares.iter().any(|share| share.session == session) {
+            self.shares.retain(|share| share.session != session);
+            self.count_afresh(counted);
         }
+    }
+
+    fn count_afresh(&mut self, counted: usize) {
+        let newest = self.shares.iter().rev().take(counted);
+        (self.volume, self.bars) = newest.fold((0, 0), |(volume, bars), share| {
+            (volume + share.volume, bars + share.bars)
+        });
     }
 }
 

@@ -60,14 +60,35 @@ pub enum Cell {
     Null,
 }
 
+/// The values of one column.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Column {
+    /// Times or whole numbers, and which of them are there when some may be missing.
+    Ints(Vec<i64>, Option<Vec<bool>>),
+    /// Prices in 1e-9; NaN cannot stand for a missing one, so it is an option.
+    Prices(Vec<Option<i64>>),
+    /// Numbers; NaN where there is none.
+    Floats(Vec<f64>),
+    /// Flags, and which of them are there when some may be missing.
+    Bools(Vec<bool>, Option<Vec<bool>>),
+    /// Words.
+    Texts(Vec<Option<&'static str>>),
+    /// Indices into the engine's symbols.
+    Symbols(Vec<u32>),
+    /// 128-bit identities.
+    Ids(Vec<u128>),
+}
+
 /// A record with named columns.
-pub trait Record {
+pub trait Record: Sized {
     /// Name of the frame.
     const FRAME: &'static str;
     /// Columns, in order.
     const COLUMNS: &'static [ColumnField];
     /// Returns the value of a column.
     fn cell(&self, column: usize) -> Cell;
+    /// Returns all columns of some rows, in order.
+    fn columns(rows: &[Self]) -> Vec<Column>;
 }
 
 macro_rules! rust_type {
@@ -167,6 +188,62 @@ macro_rules! to_cell {
     };
 }
 
+/// Collects one field of many rows.
+macro_rules! to_column {
+    (time, $v:expr) => {
+        Column::Ints($v.collect(), None)
+    };
+    (int, $v:expr) => {
+        Column::Ints($v.collect(), None)
+    };
+    (price, $v:expr) => {
+        Column::Prices($v.map(Some).collect())
+    };
+    (float, $v:expr) => {
+        Column::Floats($v.collect())
+    };
+    (bool, $v:expr) => {
+        Column::Bools($v.collect(), None)
+    };
+    (text, $v:expr) => {
+        Column::Texts($v.map(Some).collect())
+    };
+    (symbol, $v:expr) => {
+        Column::Symbols($v.collect())
+    };
+    (id, $v:expr) => {
+        Column::Ids($v.collect())
+    };
+    (opt_time, $v:expr) => {
+        optional_ints($v)
+    };
+    (opt_int, $v:expr) => {
+        optional_ints($v)
+    };
+    (opt_price, $v:expr) => {
+        Column::Prices($v.collect())
+    };
+    (opt_float, $v:expr) => {
+        Column::Floats($v.map(|v| v.unwrap_or(f64::NAN)).collect())
+    };
+    (opt_bool, $v:expr) => {
+        optional_bools($v)
+    };
+    (opt_text, $v:expr) => {
+        Column::Texts($v.collect())
+    };
+}
+
+fn optional_ints(values: impl Iterator<Item = Option<i64>>) -> Column {
+    let (values, there) = values.map(|v| (v.unwrap_or(0), v.is_some())).unzip();
+    Column::Ints(values, Some(there))
+}
+
+fn optional_bools(values: impl Iterator<Item = Option<bool>>) -> Column {
+    let (values, there) = values.map(|v| (v.unwrap_or(false), v.is_some())).unzip();
+    Column::Bools(values, Some(there))
+}
+
 macro_rules! record {
     ($(#[$doc:meta])* $Name:ident in $frame:literal {
         $($field:ident $(as $shown:literal)?: $kind:ident, $unit:literal, $sentence:literal;)+
@@ -184,6 +261,10 @@ macro_rules! record {
                 unit: $unit,
                 sentence: $sentence,
             }),+];
+            fn columns(rows: &[Self]) -> Vec<Column> {
+                vec![$(to_column!($kind, rows.iter().map(|row| row.$field))),+]
+            }
+
             fn cell(&self, column: usize) -> Cell {
                 let mut index = 0;
                 $(

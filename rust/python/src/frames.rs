@@ -2,8 +2,8 @@
 
 use clustercore_core::instrument::NANOS_PER_POINT;
 use clustercore_core::record::{
-    Cell, Cluster, ColumnField, ColumnKind, Equity, Event, Frames, Order, Record, Risk, Signal,
-    Trade,
+    Cell, Cluster, Column, ColumnField, ColumnKind, Equity, Event, Frames, Order, Record, Risk,
+    Signal, Trade,
 };
 use numpy::IntoPyArray;
 use pyo3::prelude::*;
@@ -76,107 +76,53 @@ fn columns_of<'py, R: Record>(
     symbols: &[String],
 ) -> PyResult<Bound<'py, PyDict>> {
     let columns = PyDict::new(py);
-    for (index, field) in R::COLUMNS.iter().enumerate() {
-        let cells = rows.iter().map(|row| row.cell(index));
-        let column = match field.kind {
-            ColumnKind::Time | ColumnKind::Int => whole_numbers(py, cells, field.nullable)?,
-            ColumnKind::Price | ColumnKind::Float => numbers(py, cells),
-            ColumnKind::Bool => flags(py, cells, field.nullable)?,
-            ColumnKind::Text => words(py, cells)?,
-            ColumnKind::Symbol => {
-                let codes: Vec<u32> = cells
-                    .map(|cell| {
-                        if let Cell::Symbol(code) = cell {
-                            code
-                        } else {
-                            u32::MAX
-                        }
-                    })
-                    .collect();
-                (codes.into_pyarray(py), symbols)
-                    .into_pyobject(py)?
-                    .into_any()
-            }
-            ColumnKind::Id => {
-                let texts: Vec<String> = cells
-                    .map(|cell| {
-                        if let Cell::Id(id) = cell {
-                            format!("{id:032x}")
-                        } else {
-                            String::new()
-                        }
-                    })
-                    .collect();
-                PyList::new(py, texts)?.into_any()
-            }
-        };
-        columns.set_item(field.name, column)?;
+    for (field, column) in R::COLUMNS.iter().zip(R::columns(rows)) {
+        columns.set_item(field.name, to_array(py, column, symbols)?)?;
     }
     Ok(columns)
 }
 
-fn whole_numbers<'py>(
+fn to_array<'py>(
     py: Python<'py>,
-    cells: impl Iterator<Item = Cell>,
-    nullable: bool,
+    column: Column,
+    symbols: &[String],
 ) -> PyResult<Bound<'py, PyAny>> {
-    let mut valid = Vec::new();
-    let values: Vec<i64> = cells
-        .map(|cell| {
-            let value = match cell {
-                Cell::Time(value) | Cell::Int(value) => Some(value),
-                _ => None,
-            };
-            if nullable {
-                valid.push(value.is_some());
-            }
-            value.unwrap_or(0)
-        })
-        .collect();
-    let mask = nullable.then(|| valid.into_pyarray(py));
-    Ok((values.into_pyarray(py), mask)
-        .into_pyobject(py)?
-        .into_any())
+    let mask = |there: Option<Vec<bool>>| there.map(|there| there.into_pyarray(py));
+    Ok(match column {
+        Column::Ints(values, there) => (values.into_pyarray(py), mask(there))
+            .into_pyobject(py)?
+            .into_any(),
+        Column::Bools(values, there) => (values.into_pyarray(py), mask(there))
+            .into_pyobject(py)?
+            .into_any(),
+        Column::Floats(values) => values.into_pyarray(py).into_any(),
+        Column::Prices(nanos) => {
+            let points = nanos
+                .into_iter()
+                .map(|nanos| nanos.map_or(f64::NAN, points));
+            points.collect::<Vec<f64>>().into_pyarray(py).into_any()
+        }
+        Column::Texts(words) => to_codes(py, &words)?,
+        Column::Symbols(codes) => (codes.into_pyarray(py), symbols)
+            .into_pyobject(py)?
+            .into_any(),
+        Column::Ids(ids) => PyList::new(py, ids.iter().map(|id| format!("{id:032x}")))?.into_any(),
+    })
 }
 
-fn numbers<'py>(py: Python<'py>, cells: impl Iterator<Item = Cell>) -> Bound<'py, PyAny> {
-    let values: Vec<f64> = cells.map(number).collect();
-    values.into_pyarray(py).into_any()
+fn points(nanos: i64) -> f64 {
+    nanos as f64 / NANOS_PER_POINT
 }
 
-fn number(cell: Cell) -> f64 {
-    match cell {
-        Cell::Price(nanos) => nanos as f64 / NANOS_PER_POINT,
-        Cell::Float(value) => value,
-        _ => f64::NAN,
-    }
-}
-
-fn flags<'py>(
-    py: Python<'py>,
-    cells: impl Iterator<Item = Cell>,
-    nullable: bool,
-) -> PyResult<Bound<'py, PyAny>> {
-    let (values, valid): (Vec<bool>, Vec<bool>) = cells
-        .map(|cell| match cell {
-            Cell::Bool(flag) => (flag, true),
-            _ => (false, false),
-        })
-        .unzip();
-    let mask = nullable.then(|| valid.into_pyarray(py));
-    Ok((values.into_pyarray(py), mask)
-        .into_pyobject(py)?
-        .into_any())
-}
-
-fn words<'py>(py: Python<'py>, cells: impl Iterator<Item = Cell>) -> PyResult<Bound<'py, PyAny>> {
+fn to_codes<'py>(py: Python<'py>, words: &[Option<&'static str>]) -> PyResult<Bound<'py, PyAny>> {
     let mut dictionary: Vec<&'static str> = Vec::new();
-    let codes: Vec<u32> = cells
-        .map(|cell| {
-            let Cell::Text(word) = cell else {
+    let codes: Vec<u32> = words
+        .iter()
+        .map(|word| {
+            let Some(word) = word else {
                 return u32::MAX;
             };
-            let known = dictionary.iter().position(|other| *other == word);
+            let known = dictionary.iter().position(|other| other == word);
             known.unwrap_or_else(|| {
                 dictionary.push(word);
                 dictionary.len() - 1
@@ -222,7 +168,8 @@ fn build<'py, R: Record>(
 fn to_python<'py>(py: Python<'py>, cell: Cell, symbols: &[String]) -> PyResult<Bound<'py, PyAny>> {
     Ok(match cell {
         Cell::Time(value) | Cell::Int(value) => value.into_pyobject(py)?.into_any(),
-        Cell::Price(_) | Cell::Float(_) => number(cell).into_pyobject(py)?.into_any(),
+        Cell::Price(nanos) => points(nanos).into_pyobject(py)?.into_any(),
+        Cell::Float(value) => value.into_pyobject(py)?.into_any(),
         Cell::Bool(flag) => flag.into_pyobject(py)?.to_owned().into_any(),
         Cell::Text(word) => word.into_pyobject(py)?.into_any(),
         Cell::Symbol(code) => symbols
