@@ -4,8 +4,9 @@ The names below are the interface; ``clustercore.kernels`` has the parts of the 
 own, and importing the package gives Polars frames the namespace ``df.cluster``.
 """
 
-from clustercore import kernels
-from clustercore._core import VERSION as __version__
+from __future__ import annotations
+
+from clustercore import _core, kernels
 from clustercore.backtest import backtest
 from clustercore.bars import Bars
 from clustercore.config import Config
@@ -19,6 +20,8 @@ from clustercore.sample import sample
 from clustercore.sessions import Sessions, load_sessions
 from clustercore.sources import read_bars
 from clustercore.versions import show_versions
+
+__version__ = _core.VERSION
 
 __all__ = [
     "BacktestResult",

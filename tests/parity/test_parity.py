@@ -89,14 +89,7 @@ def test_refused_scenario(scenario: Scenario) -> None:
     assert refusal.value.expected is not None
 
 
-OLDER_CONTEXT = pytest.mark.xfail(
-    reason="a slot of the time of day replaces its newest session only", raises=AssertionError
-)
-
-
-@pytest.mark.parametrize(
-    "mode", ["previous_session", pytest.param("time_of_day", marks=OLDER_CONTEXT)]
-)
+@pytest.mark.parametrize("mode", ["previous_session", "time_of_day"])
 def test_context_of_a_session_before_the_last(mode: str) -> None:
     """The incoming contract had no bar in the last session, but in the one before."""
     config = merged(

@@ -53,6 +53,7 @@ pub struct Columns<'a> {
 }
 
 impl Columns<'_> {
+    #[inline]
     fn bar(&self, row: usize) -> BarInput {
         BarInput {
             start: self.start[row],
@@ -64,6 +65,7 @@ impl Columns<'_> {
         }
     }
 
+    #[inline]
     fn bars(&self, rows: Range<usize>) -> impl ExactSizeIterator<Item = BarInput> {
         let (open, high) = (&self.open[rows.clone()], &self.high[rows.clone()]);
         let (low, close) = (&self.low[rows.clone()], &self.close[rows.clone()]);
