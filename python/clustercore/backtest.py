@@ -71,10 +71,11 @@ def backtest(
     >>> result.trades.height == result.stats["trades"] + result.stats["open_trades"]
     True
     """
-    if not isinstance(bars, Bars):
-        bars = read_bars(bars)
     if isinstance(config, str):
         config = Config.preset(config)
+    if not isinstance(bars, Bars):
+        roll = config.roll
+        bars = read_bars(bars, roll=roll.every, lookback_hours=roll.lookback_hours)
     instrument = instrument or bars.instrument
     if sessions is None:
         sessions = load_sessions(

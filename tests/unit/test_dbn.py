@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from clustercore._core import decode_dbn
 
+from clustercore._core import decode_dbn
 from clustercore.errors import DataError
 from clustercore.sources import read_definitions
 
