@@ -1,4 +1,4 @@
-"""The oracle: the engine once more, slow and plain, written from the specification alone.
+"""The oracle: the engine once more, slow and plain, from the rules alone, not from the Rust code.
 
 Nothing here is shared with the package. Prices are int nanos (1e-9), times int nanoseconds UTC.
 Whatever is needed is computed again from the list of bars. `Reference.step` takes one bar after
@@ -705,7 +705,9 @@ class Reference:
             return
         self.counts["context_bars"] += 1
         if self.last_context is None:
-            self.advance(self._session_end(index))
+            # Nothing of the old contract's sessions is left open, whichever session the context is of.
+            until = self._session_end(index)
+            self.advance(until if self.session is None else max(until, self.session.end))
             self._leave_stale(bar)
             self.rolling = []
             self.volatility = []
@@ -1596,6 +1598,8 @@ class Reference:
             end = self.last_bar.start + self.interval
             self._close(position, end, "session_end_late", stale=True)
         self._book()
+        # A loss of the old session: what it pauses is served when the next one opens.
+        self._check_risk(self.last_bar.start + self.interval)
 
     # The order of work in a bar.
 

@@ -2,7 +2,7 @@
 
 The holidays come from ``pandas_market_calendars`` ("CME Globex Equity"); what it does not know, or
 has wrong, stands below as dated overrides, each with its reason. The rule for an override is the
-specification's: a session has the hours that were in force on that date *and published before that
+documents': a session has the hours that were in force on that date *and published before that
 session's open*. A halt nobody had announced is an outage in the data, not a session of another
 shape.
 

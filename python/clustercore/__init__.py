@@ -1,4 +1,4 @@
-"""Volume-cluster futures trading: one causal Rust engine for research and live.
+"""Volume-cluster futures trading: one causal Rust engine, for years of bars or one at a time.
 
 The names below are the interface; ``clustercore.kernels`` has the parts of the engine on their
 own, and importing the package gives Polars frames the namespace ``df.cluster``.

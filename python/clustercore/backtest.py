@@ -1,6 +1,6 @@
 """Bars and a configuration in, an honest result out.
 
-The backtest drives the same ``Engine`` that runs live; nothing here decides anything.
+The backtest drives the same ``Engine`` that takes one bar at a time; nothing here decides anything.
 """
 
 from __future__ import annotations

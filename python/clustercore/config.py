@@ -8,6 +8,7 @@ nothing of that is written again here.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import hashlib
 import json
@@ -198,7 +199,14 @@ class Config:
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(f"{path}: not a TOML file: {error}") from error
         preset = content.pop("preset", "default")
-        content.pop("schema_version", None)
+        version = content.pop("schema_version", _preset_file()["schema_version"])
+        if version != _preset_file()["schema_version"]:
+            raise ConfigError(
+                f"{path}: a file of another version",
+                field="schema_version",
+                found=repr(version),
+                expected=str(_preset_file()["schema_version"]),
+            )
         if not isinstance(preset, str):
             raise ConfigError("not a name", field="preset", found=repr(preset), expected="a text")
         base = _preset_sections(preset)
@@ -263,6 +271,26 @@ class Config:
                     lines.append(f'{key} = "off"')
         return "\n".join(lines) + "\n"
 
+    def applied_to(self, instrument: Instrument) -> Instrument:
+        """Return the instrument as it is traded: with what the section ``instrument`` changes.
+
+        Examples
+        --------
+        >>> from clustercore.instruments import Instrument
+        >>> config = Config.preset().override({"instrument.commission": 1.25})
+        >>> config.applied_to(Instrument.builtin("ES")).commission
+        1.25
+        """
+        own = self.instrument
+        names = ("tick_size", "point_value", "commission", "margin")
+        changes = {name: own[name] for name in names if own[name] is not None}
+        return dataclasses.replace(
+            instrument,
+            **changes,
+            check_tick=own.check_tick and instrument.check_tick,
+            allow_negative=own.allow_negative or instrument.allow_negative,
+        )
+
     def id_for(self, instrument: Instrument) -> str:
         """Return the SHA-256 that stands on every result row.
 
@@ -275,18 +303,16 @@ class Config:
         >>> len(Config.preset().id_for(Instrument.builtin("ES")))
         64
         """
+        traded = self.applied_to(instrument)
         settings = {k: v for k, v in self.to_dict().items() if k not in _NOT_IDENTITY}
-        own = settings["instrument"]
         settings["instrument"] = {
-            "root": instrument.root,
-            "tick_size": own["tick_size"] or instrument.tick_nanos / 1e9,
-            "point_value": own["point_value"] or float(instrument.point_value),
-            "commission": (
-                float(instrument.commission) if own["commission"] is None else own["commission"]
-            ),
-            "margin": instrument.margin if own["margin"] is None else own["margin"],
-            "check_tick": own["check_tick"],
-            "allow_negative": own["allow_negative"],
+            "root": traded.root,
+            "tick_size": traded.tick_size,
+            "point_value": float(traded.point_value),
+            "commission": float(traded.commission),
+            "margin": traded.margin,
+            "check_tick": traded.check_tick,
+            "allow_negative": traded.allow_negative,
         }
         settings["schema_version"] = _preset_file()["schema_version"]
         text = json.dumps(settings, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

@@ -36,7 +36,7 @@ def record_fields() -> dict[str, list[dict[str, Any]]]:
 
 
 class Engine:
-    """One state machine for backtest, paper trading and live.
+    """One state machine for many bars and for one.
 
     ``run`` over many bars is a fold of ``step`` over one: any cut of the bars gives the same
     events, bit for bit. The engine never looks at a clock and holds no bar that has not ended.
@@ -49,8 +49,8 @@ class Engine:
         What is traded, or a root such as ``"ES"``.
     sessions : Sessions, optional
         The session table; by default the packaged one with the configured hours.
-    interval : str or timedelta
-        Length of a bar.
+    interval : str, timedelta or int
+        Length of a bar; an int is ns.
 
     Raises
     ------
@@ -86,20 +86,26 @@ class Engine:
             sessions = load_sessions(
                 instrument.calendar, hours=config.session.hours, day=config.session.day
             )
+        traded = config.applied_to(instrument)
         self.config = config
-        self.instrument = instrument
+        self.instrument = traded
         self.sessions = sessions
         self.interval_ns = interval if isinstance(interval, int) else parse_interval(interval)
         self.config_id = config.id_for(instrument)
+        settings = config.to_dict()
+        settings["instrument"] |= {
+            "check_tick": traded.check_tick,
+            "allow_negative": traded.allow_negative,
+        }
         self._core = _core.Engine(
-            config.to_dict(),
+            settings,
             self.config_id,
             {
-                "root": instrument.root,
-                "tick_nanos": instrument.tick_nanos,
-                "point_value": float(instrument.point_value),
-                "commission": float(instrument.commission),
-                "margin": instrument.margin,
+                "root": traded.root,
+                "tick_nanos": traded.tick_nanos,
+                "point_value": float(traded.point_value),
+                "commission": float(traded.commission),
+                "margin": traded.margin,
             },
             sessions.columns(),
             self.interval_ns,

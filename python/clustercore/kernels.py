@@ -149,7 +149,7 @@ def volume_baseline(
 
     Notes
     -----
-    The engine's rules (specification, section 4). A window is measured by the value at its first
+    The engine's rules (docs/strategy.md). A window is measured by the value at its first
     bar; ``time_of_day`` looks at the slot that begins with that bar, the engine at the one that
     begins with the window.
 
@@ -275,7 +275,7 @@ def detect_clusters(
         symbol or instrument.root,
         table.columns(),
         parse_interval(interval),
-        instrument.tick_nanos,
+        config.applied_to(instrument).tick_nanos,
         config.to_dict(),
     )
     fields = _core.record_fields()["clusters"]

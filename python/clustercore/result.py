@@ -16,7 +16,7 @@ import polars as pl
 from clustercore import _core
 from clustercore.bars import Bars, interval_text
 from clustercore.config import Config
-from clustercore.errors import DataError
+from clustercore.errors import ConfigError, DataError
 from clustercore.instruments import Instrument
 
 if TYPE_CHECKING:
@@ -179,8 +179,10 @@ class BacktestResult:
             raise DataError("the folder is in use by something else", file=str(folder))
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".saving-") as scratch:
+            staged = Path(scratch) / "result"
+            staged.mkdir()
             for name in _FRAMES:
-                getattr(self, name).write_parquet(Path(scratch) / f"{name}.parquet")
+                getattr(self, name).write_parquet(staged / f"{name}.parquet")
             content = {
                 "format": _FORMAT,
                 "manifest": self.manifest,
@@ -189,13 +191,31 @@ class BacktestResult:
                 "verdict": self.verdict,
             }
             text = json.dumps(content, indent=2, ensure_ascii=False)
-            (Path(scratch) / "manifest.json").write_text(text, "utf-8")
-            folder.mkdir(exist_ok=True)
-            # The manifest goes last: a folder without one is no result.
-            (folder / "manifest.json").unlink(missing_ok=True)
-            for name in (*(f"{name}.parquet" for name in _FRAMES), "manifest.json"):
-                shutil.move(Path(scratch) / name, folder / name)
+            (staged / "manifest.json").write_text(text, "utf-8")
+            replace_folder(staged, folder)
         return folder
+
+
+def replace_folder(staged: Path, folder: Path) -> None:
+    """Put a finished folder in the place of another, which stays as it was when that fails.
+
+    Files that only the old folder has are kept. ``staged`` must lie in a scratch folder on the
+    same file system; the old folder ends up beside it, to be removed with the scratch folder.
+    """
+    if not folder.exists():
+        staged.rename(folder)
+        return
+    for old in folder.iterdir():
+        if not (staged / old.name).exists():
+            copy = shutil.copytree if old.is_dir() else shutil.copy2
+            copy(old, staged / old.name)
+    aside = staged.with_name("replaced")
+    folder.rename(aside)
+    try:
+        staged.rename(folder)
+    except OSError:
+        aside.rename(folder)
+        raise
 
 
 def load_result(folder: str | Path) -> BacktestResult:
@@ -209,24 +229,27 @@ def load_result(folder: str | Path) -> BacktestResult:
     folder = Path(folder)
     try:
         content = json.loads((folder / "manifest.json").read_text("utf-8"))
-        if content["format"] != _FORMAT:
-            raise DataError(
-                "a result of another format",
-                file=str(folder),
-                found=str(content["format"]),
-                expected=str(_FORMAT),
-            )
         frames = {name: pl.read_parquet(folder / f"{name}.parquet") for name in _FRAMES}
-        manifest = content["manifest"]
+    except (OSError, ValueError, pl.exceptions.PolarsError) as error:
+        raise DataError(f"not a saved result: {error}", file=str(folder)) from error
+    if not isinstance(content, dict) or content.get("format") != _FORMAT:
+        found = content.get("format") if isinstance(content, dict) else type(content).__name__
+        raise DataError(
+            "a result of another format",
+            file=str(folder),
+            found=str(found),
+            expected=str(_FORMAT),
+        )
+    try:
         return BacktestResult(
             **{name: frames[name] for name in _FRAMES},  # type: ignore[arg-type]
             statistics=tuple(Statistic(**statistic) for statistic in content["statistics"]),
             verdict=content["verdict"],
             config=Config(content["config"]["settings"], content["config"]["name"]),
-            instrument=Instrument(**manifest["instrument"]),
-            manifest=manifest,
+            instrument=Instrument(**content["manifest"]["instrument"]),
+            manifest=content["manifest"],
         )
-    except (OSError, KeyError, TypeError, json.JSONDecodeError, pl.exceptions.PolarsError) as error:
+    except (KeyError, TypeError, ConfigError) as error:
         raise DataError(f"not a saved result: {error}", file=str(folder)) from error
 
 
@@ -298,10 +321,9 @@ def _trade_columns(trades: pl.DataFrame, engine: Engine) -> dict[str, NDArray[An
         exit_time=pl.col("exit_time").to_physical(),
         decision_time=pl.col("decision_time").to_physical(),
     )
-    point_value = engine.config.instrument.point_value or engine.instrument.point_value
     frame = frame.with_columns(
         points=pl.col("points") * pl.col("sign"),
-        risk_usd=pl.col("stop_points") * pl.col("quantity") * float(point_value),
+        risk_usd=pl.col("stop_points") * pl.col("quantity") * float(engine.instrument.point_value),
     )
     columns = {name: frame[name].to_numpy() for name in frame.columns}
     session = _session_of_end(columns["decision_time"], engine.sessions)

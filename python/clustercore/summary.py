@@ -57,7 +57,17 @@ def _heading(result: BacktestResult) -> list[str]:
     lines = [name, period, f"configuration {result.manifest['config_id'][:12]}"]
     if result.simulated:
         lines.insert(0, "SIMULATED DATA: no market made these prices")
-    return lines + [f"note: {note}" for note in data["notes"]]
+    return lines + _cautions(result) + [f"note: {note}" for note in data["notes"]]
+
+
+def _cautions(result: BacktestResult) -> list[str]:
+    optimistic, stale = (int(result.trades[name].sum()) for name in ("optimistic", "stale"))
+    lines = []
+    if optimistic:
+        lines.append(f"OPTIMISTIC: {optimistic:,} entries at a price that nobody can have")
+    if stale:
+        lines.append(f"{stale:,} exits at the last price of a contract that was left")
+    return lines
 
 
 def _numbers(result: BacktestResult) -> list[str]:

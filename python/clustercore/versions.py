@@ -9,16 +9,13 @@ __all__ = ["show_versions", "versions"]
 _DEPENDENCIES = (
     "numpy",
     "polars",
-    "duckdb",
-    "pydantic",
-    "pydantic-settings",
     "cyclopts",
     "rich",
     "plotly",
     "jinja2",
     "tzdata",
 )
-_OPTIONAL = ("databento", "databento-dbn", "fastapi", "uvicorn", "ray", "pandas", "pyarrow")
+_OPTIONAL = ("databento", "databento-dbn", "pandas", "pyarrow")
 
 
 def versions() -> dict[str, str | None]:

@@ -615,3 +615,25 @@ def test_a_run_of_nothing(tmp_path: Path) -> None:
     assert all(len(frame) == len(_core.record_fields()[name]) for name, frame in frames.items())
     assert target.finish() == []
     assert not any(target.counts().values())
+
+
+def test_run_refuses_a_second_contract_behind_an_empty_bar_as_step_does() -> None:
+    """The first bar of the other contract has no volume and is removed; the next is refused."""
+    start = 1_704_207_600_000_000_000
+    minute = 60_000_000_000
+    price = 4770 * 10**9
+    rows = [(start + k * minute, price, price, price, price, 0 if k == 3 else 100) for k in range(9)]
+    names = ["ESM4" if 3 <= k < 7 else "ESH4" for k in range(9)]
+
+    def engine() -> _core.Engine:
+        return Engine(Config.preset(), "ES")._core
+
+    stepped = engine()
+    with pytest.raises(DataError) as by_step:
+        for row, name in zip(rows, names, strict=True):
+            stepped.step(*row, symbol=name)
+    columns = [np.array(column, dtype=np.int64) for column in zip(*rows, strict=True)]
+    with pytest.raises(DataError) as by_run:
+        engine().run(*columns, [(0, "ESH4"), (3, "ESM4"), (7, "ESH4")])
+    assert by_run.value.row == 4
+    assert (by_run.value.column, by_run.value.found) == (by_step.value.column, by_step.value.found)

@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _forget_output()
         return PIPE_CLOSED
     except KeyboardInterrupt:
-        _say("interrupted; nothing was written")
+        _say("interrupted")
         return INTERRUPTED
     except CycloptsError as error:
         _say(f"{error} See clustercore --help.")

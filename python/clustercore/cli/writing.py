@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clustercore.errors import ConfigError, DataError
+from clustercore.result import replace_folder
 
 if TYPE_CHECKING:
     import polars as pl
@@ -95,10 +96,9 @@ def staged_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def staged_folder(path: Path) -> Iterator[Path]:
-    """Give a folder to write to; its files take their places when the block ends without an error.
+    """Give a folder to write to; it takes its place when the block ends without an error.
 
-    An earlier result in the folder is replaced, file by file, its manifest last. Other files in the
-    folder stay.
+    An earlier result there is replaced whole. Other files beside it stay.
     """
     check_folder(path)
     try:
@@ -106,14 +106,8 @@ def staged_folder(path: Path) -> Iterator[Path]:
             staged = scratch / "result"
             staged.mkdir()
             yield staged
-            if not path.exists():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                staged.rename(path)
-                return
-            written = sorted(staged.iterdir(), key=lambda file: file.name == _RESULT_MARK)
-            (path / _RESULT_MARK).unlink(missing_ok=True)
-            for file in written:
-                file.replace(path / file.name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            replace_folder(staged, path)
     except OSError as error:
         if _is_about_the_place(error):
             raise _refused(path, error) from error

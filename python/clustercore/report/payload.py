@@ -311,7 +311,7 @@ def _plain(column: pl.Series) -> pl.Series:
 
 def _in_risk(trades: pl.DataFrame, result: BacktestResult) -> list[float | None]:
     """Return each trade's net result in multiples of what it stood to lose at the stop."""
-    value = float(result.config.instrument.point_value or result.instrument.point_value)
+    value = float(result.instrument.point_value)
     risk = (pl.col("entry_price") - pl.col("stop")).abs() * value * pl.col("quantity")
     return trades.select(r=pl.col("net") / risk)["r"].to_list()
 

@@ -194,13 +194,10 @@ def _facts(result: BacktestResult) -> list[tuple[str, str]]:
     span = _ABSENT
     if daily.height:
         span = f"{_day(daily['trade_date'][0])} to {_day(daily['trade_date'][-1])}"
-    instrument = result.config.instrument
-    value = instrument.point_value or result.instrument.point_value
-    tick = instrument.tick_size or result.instrument.tick_size
-    commission = instrument.commission
-    commission = result.instrument.commission if commission is None else commission
+    traded = result.instrument
+    value, tick = traded.point_value, traded.tick_size
     slippage = f"{result.config.costs.slippage_ticks:g} ticks slippage"
-    costs = f"{number(float(commission))} USD commission and {slippage}"
+    costs = f"{number(float(traded.commission))} USD commission and {slippage}"
     return [
         ("Period", f"{span}, {number(daily.height, 0)} trade dates"),
         ("Bars", f"{number(data['rows'], 0)} of {data['interval']}, {names}"),

@@ -582,7 +582,7 @@ settings! {
         tick_size: Option<f64>, [1e-9, 1e6], "points", "Smallest price step; empty takes the built-in one.";
         point_value: Option<f64>, [1e-9, 1e9], "USD per point", "Worth of one point of one contract; empty takes the built-in one.";
         commission: Option<f64>, [0, 1000], "USD per contract and side", "Commission; empty takes the built-in one.";
-        margin: Option<f64>, [0, 1e9], "USD per contract", "Margin that one contract ties up; empty sets no margin limit.";
+        margin: Option<f64>, [0, 1e9], "USD per contract", "Margin that one contract ties up; empty takes the instrument's, and without one there is no margin limit.";
         check_tick: bool, [0, 1], "", "Refuse prices off the tick grid.";
         allow_negative: bool, [0, 1], "", "Accept prices of zero and below; logarithmic estimators then have no value.";
     }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use crate::bar::{BarInput, MINUTE_NS, Tape};
 use crate::baseline::{DayCount, Days, TimeOfDay, Usual, per_minute};
-use crate::config::{BaselineMode, Basis, Config, Frame, ProfileSource};
+use crate::config::{BaselineMode, Basis, Config, Frame};
 use crate::profile::{Histogram, ProfileRule, TradedAt, profile};
 use crate::record::{Cluster, Event, Sink};
 use crate::session::Session;
@@ -718,10 +718,4 @@ fn source_word(mode: BaselineMode, other_contract: bool) -> &'static str {
         (BaselineMode::TimeOfDay, true) => "time_of_day,other_contract",
         (BaselineMode::Fixed, _) => "fixed",
     }
-}
-
-/// Returns whether the configuration needs trades.
-#[must_use]
-pub fn needs_trades(config: &Config) -> bool {
-    config.profile.source == ProfileSource::Trades
 }

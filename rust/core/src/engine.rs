@@ -521,7 +521,7 @@ impl State {
             let to = rows.min(from + CHUNK);
             let mut row = from;
             while row < to {
-                row += self.take_quiet(columns, row, next.end(columns).min(to), rules);
+                row += self.take_quiet(columns, next.symbol, row..next.end(columns).min(to), rules);
                 if row == to {
                     break;
                 }
@@ -536,14 +536,22 @@ impl State {
 
     /// Takes the bars from `from` on that can change nothing but the last price, and returns how
     /// many there were. They pass the same checks as any other.
-    fn take_quiet(&mut self, columns: &Columns, from: usize, to: usize, rules: &Rules) -> usize {
-        if from >= to
+    fn take_quiet(
+        &mut self,
+        columns: &Columns,
+        symbol: u32,
+        rows: Range<usize>,
+        rules: &Rules,
+    ) -> usize {
+        if rows.is_empty()
             || columns.context.is_some()
+            || self.symbol != Some(symbol)
             || !self.trader.is_idle()
             || !self.detector.is_plain(&rules.config)
         {
             return 0;
         }
+        let (from, to) = (rows.start, rows.end);
         let before = self.next_due - rules.interval;
         let mut not_after = self.checker.not_after();
         let rows = columns
@@ -599,12 +607,9 @@ impl State {
         self.counts.context_bars += 1;
         let table = &sessions.all()[session];
         if !self.in_context {
-            self.advance(
-                ceil_to_grid(table.close, rules.interval),
-                rules,
-                symbols,
-                sink,
-            );
+            // Nothing of the old contract's sessions is left open, whichever session this is of.
+            let close = ceil_to_grid(table.close, rules.interval).max(self.session_end);
+            self.advance(close, rules, symbols, sink);
             self.in_context = true;
         }
         self.change_symbol(step.symbol, rules, sink);

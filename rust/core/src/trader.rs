@@ -190,6 +190,9 @@ impl Trader {
 
     /// Books positions of a contract that was left at its last price.
     pub fn leave_stale(&mut self, config: &Config, instrument: &Instrument, sink: &mut dyn Sink) {
+        if self.positions.is_empty() {
+            return;
+        }
         let (close, end) = (self.last_close, self.last_end);
         let mut trading = Trading {
             config,
@@ -202,6 +205,8 @@ impl Trader {
         }
         self.sweep(config, instrument, sink);
         self.settle();
+        // A loss of the old session: what it pauses is served when the next one opens.
+        self.account.limit(config, end, sink);
     }
 
     /// Marks the account at the end of a session.

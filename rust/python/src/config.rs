@@ -4,7 +4,7 @@ use clustercore_core::config::{Config, FIELDS, Kind, Value};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 
-use crate::errors::{config_error, exceptions};
+use crate::errors::{config_error, exceptions, guarded};
 
 /// Returns every setting as a dictionary: section, name, kind, optional, choices, min, max, unit
 /// and sentence, in the order of the reference.
@@ -64,7 +64,7 @@ pub(crate) fn read_config(sections: &Bound<'_, PyDict>) -> PyResult<Config> {
         }
         read.push((name, entries));
     }
-    Config::new(&read).map_err(|error| config_error(sections.py(), &error))
+    guarded(|| Config::new(&read))?.map_err(|error| config_error(sections.py(), &error))
 }
 
 fn to_value(value: &Bound<'_, PyAny>) -> PyResult<Value> {

@@ -91,7 +91,7 @@ impl PyEngine {
         let instrument = read_instrument(instrument)?;
         let root = instrument.root.clone();
         let table = read_table(sessions)?;
-        let engine = Engine::new(config, config_id, instrument, table, interval_ns);
+        let engine = guarded(|| Engine::new(config, config_id, instrument, table, interval_ns))?;
         let mut engine = engine.map_err(|error| raise(py, &error))?;
         let symbol = engine.symbol(&root);
         let inner = Inner {
@@ -250,6 +250,8 @@ impl PyEngine {
     fn reset(&self) -> PyResult<()> {
         let mut inner = self.lock()?;
         inner.engine.reset();
+        let root = inner.engine.instrument().root.clone();
+        inner.symbol = inner.engine.symbol(&root);
         inner.events.clear();
         inner.faulty = false;
         drop(inner);

@@ -18,6 +18,12 @@ pub(crate) fn read_sessions(columns: &Bound<'_, PyDict>) -> PyResult<Vec<Session
     let close: Vec<i64> = column(columns, "close_ns")?;
     let trade_date: Vec<i32> = column(columns, "trade_date")?;
     let offset: Vec<i32> = column(columns, "new_york_offset_s")?;
+    let lengths = [close.len(), trade_date.len(), offset.len()];
+    if lengths.iter().any(|length| *length != open.len()) {
+        return Err(exceptions::DataError::new_err(
+            "sessions: columns differ in length",
+        ));
+    }
     let mut sessions: Vec<Session> = open
         .iter()
         .zip(&close)
@@ -34,16 +40,18 @@ pub(crate) fn read_sessions(columns: &Bound<'_, PyDict>) -> PyResult<Vec<Session
         )
         .collect();
     for (row, interval) in intervals(columns, "hours")? {
-        if let Some(session) = sessions.get_mut(row) {
-            session.hours.push(interval);
-        }
+        known(&mut sessions, row)?.hours.push(interval);
     }
     for (row, interval) in intervals(columns, "halts")? {
-        if let Some(session) = sessions.get_mut(row) {
-            session.halts.push(interval);
-        }
+        known(&mut sessions, row)?.halts.push(interval);
     }
     Ok(sessions)
+}
+
+fn known(sessions: &mut [Session], row: usize) -> PyResult<&mut Session> {
+    sessions.get_mut(row).ok_or_else(|| {
+        exceptions::DataError::new_err("sessions: an interval of an unknown session")
+    })
 }
 
 fn column<T: numpy::Element + Clone>(columns: &Bound<'_, PyDict>, name: &str) -> PyResult<Vec<T>> {
@@ -58,6 +66,11 @@ fn intervals(columns: &Bound<'_, PyDict>, name: &str) -> PyResult<Vec<(usize, In
     let session: Vec<i64> = column(columns, &format!("{name}_session"))?;
     let start: Vec<i64> = column(columns, &format!("{name}_start_ns"))?;
     let end: Vec<i64> = column(columns, &format!("{name}_end_ns"))?;
+    if session.len() != start.len() || session.len() != end.len() {
+        return Err(exceptions::DataError::new_err(format!(
+            "sessions: {name} differ in length"
+        )));
+    }
     Ok(session
         .iter()
         .zip(start.iter().zip(&end))

@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::errors::{exceptions, raise};
+use crate::errors::{exceptions, guarded, raise};
 
 /// The columns of trades, held while they are looked at.
 struct TradeColumns<'py> {
@@ -113,7 +113,7 @@ pub(crate) fn compute_statistics<'py>(
         resamples,
         block_days,
     };
-    let computed = py.detach(|| statistics::compute(trades, account, bars, draws));
+    let computed = py.detach(|| guarded(|| statistics::compute(trades, account, bars, draws)))?;
     let computed = computed.map_err(|error| raise(py, &Error::Config(error)))?;
     let list = PyList::empty(py);
     for statistic in computed.list {
@@ -145,7 +145,8 @@ pub(crate) fn group_trades<'py>(
     keys: PyReadonlyArray1<'py, i64>,
 ) -> PyResult<Bound<'py, PyList>> {
     let columns = TradeColumns::read(trades)?;
-    let groups = statistics::group(columns.trades()?, keys.as_slice()?);
+    let (trades, keys) = (columns.trades()?, keys.as_slice()?);
+    let groups = py.detach(|| guarded(|| statistics::group(trades, keys)))?;
     let list = PyList::empty(py);
     for group in groups.map_err(|error| raise(py, &Error::Config(error)))? {
         let row = PyDict::new(py);
@@ -165,9 +166,9 @@ pub(crate) fn group_trades<'py>(
 
 /// Returns mean, 5 % and 95 % quantile of the posterior win probability.
 #[pyfunction]
-pub(crate) fn posterior(wins: u64, losses: u64) -> (f64, f64, f64) {
-    let posterior = beta::posterior(wins, losses);
-    (posterior.mean, posterior.low, posterior.high)
+pub(crate) fn posterior(wins: u64, losses: u64) -> PyResult<(f64, f64, f64)> {
+    let posterior = guarded(|| beta::posterior(wins, losses))?;
+    Ok((posterior.mean, posterior.low, posterior.high))
 }
 
 /// Returns the XXH3 128-bit hash of int64 columns, as hex; columns and their lengths count.
