@@ -622,7 +622,9 @@ def test_run_refuses_a_second_contract_behind_an_empty_bar_as_step_does() -> Non
     start = 1_704_207_600_000_000_000
     minute = 60_000_000_000
     price = 4770 * 10**9
-    rows = [(start + k * minute, price, price, price, price, 0 if k == 3 else 100) for k in range(9)]
+    rows = [
+        (start + k * minute, price, price, price, price, 0 if k == 3 else 100) for k in range(9)
+    ]
     names = ["ESM4" if 3 <= k < 7 else "ESH4" for k in range(9)]
 
     def engine() -> _core.Engine:
