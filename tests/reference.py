@@ -705,7 +705,7 @@ class Reference:
             return
         self.counts["context_bars"] += 1
         if self.last_context is None:
-            # Nothing of the old contract's sessions is left open, whichever session the context is of.
+            # Nothing of the old contract is left open, whichever session the context is of.
             until = self._session_end(index)
             self.advance(until if self.session is None else max(until, self.session.end))
             self._leave_stale(bar)
