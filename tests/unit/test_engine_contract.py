@@ -635,8 +635,11 @@ def test_run_refuses_a_second_contract_behind_an_empty_bar_as_step_does() -> Non
         stepped.step(*row, symbol=name)
     with pytest.raises(DataError) as by_step:
         stepped.step(*rows[4], symbol=names[4])
-    columns = [np.array(column, dtype=np.int64) for column in zip(*rows, strict=True)]
+    ts, opens, highs, lows, closes, volumes = (
+        np.array(column, dtype=np.int64) for column in zip(*rows, strict=True)
+    )
+    stretches = [(0, "ESH4"), (3, "ESM4"), (7, "ESH4")]
     with pytest.raises(DataError) as by_run:
-        engine().run(*columns, [(0, "ESH4"), (3, "ESM4"), (7, "ESH4")])
+        engine().run(ts, opens, highs, lows, closes, volumes, stretches)
     assert by_run.value.row == 4
     assert (by_run.value.column, by_run.value.found) == (by_step.value.column, by_step.value.found)
