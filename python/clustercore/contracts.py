@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from clustercore.sessions import Sessions
 
 __all__ = [
+    "FrontChoice",
     "FrontSelection",
+    "choose_front",
     "expiry_of",
     "is_spread",
     "refuse_mixed",
@@ -173,6 +175,101 @@ def select_front(
     inside = _with_expiry(inside, sessions)
     steps = _choose(inside, sessions, interval_ns, lookback_hours, every)
     return _assemble(inside, steps, sessions, dropped)
+
+
+@dataclass(frozen=True, eq=False)  # frames have no one answer to ==
+class FrontChoice:
+    """The month in front in one session.
+
+    Attributes
+    ----------
+    symbol : str or None
+        The month; None when none could be chosen.
+    expiry : date or None
+        Its last trading day.
+    reason : str
+        As in the table of `FrontSelection`.
+    context : polars.DataFrame
+        At a roll, the bars of the incoming month's last ended session; empty otherwise.
+    """
+
+    symbol: str | None
+    expiry: date | None
+    reason: str
+    context: pl.DataFrame
+
+
+def choose_front(
+    frame: pl.DataFrame,
+    sessions: Sessions,
+    session: int,
+    interval_ns: int,
+    *,
+    held: tuple[str, date] | None = None,
+    lookback_hours: float = 12.0,
+    every: Every = "session",
+) -> FrontChoice:
+    """Choose the front month of one session, as `select_front` does for all of them.
+
+    Parameters
+    ----------
+    frame : polars.DataFrame
+        Bars of the months as in `select_front`; those from the session's open on are not looked at.
+    sessions : Sessions
+        The session table.
+    session : int
+        Row of the session in the table.
+    interval_ns : int
+        Length of a bar in ns.
+    held : tuple of str and date, optional
+        Symbol and last trading day of the month held before.
+    lookback_hours, every
+        As for `select_front`.
+
+    Returns
+    -------
+    FrontChoice
+        The month, the reason, and the context of a roll.
+
+    Examples
+    --------
+    >>> from clustercore.sessions import load_sessions
+    >>> sessions = load_sessions().between("2024-03-05", "2024-03-06")
+    >>> bars = pl.DataFrame(
+    ...     {
+    ...         "ts_event": [sessions.frame["close"][0] - timedelta(hours=1)] * 2,
+    ...         "symbol": ["ESH4", "ESM4"],
+    ...         "volume": [9, 5],
+    ...     }
+    ... )
+    >>> choose_front(bars, sessions, 1, 60_000_000_000).symbol
+    'ESH4'
+    """
+    _check_settings(lookback_hours, every)
+    _require(frame, ("ts_event", "symbol", "volume"))
+    bars = frame.filter(~is_spread(frame)).with_row_index("row")
+    bars = bars.with_columns(session=sessions.locate(bars["ts_event"]))
+    inside = _with_expiry(bars.filter(pl.col("session") < session), sessions)
+    first = _span(inside)[0] if inside.height else session
+    contracts = _contracts(inside, sessions, interval_ns, lookback_hours, (first, session))
+    days = sessions.frame["trade_date"]
+    day = days[session]
+    known = [item for item in contracts if item.volumes[session - first] > 0]
+    week_begins = session == 0 or _week(day) != _week(days[session - 1])
+    nothing = np.zeros(0, dtype=np.int64)
+    before = None if held is None else _Contract(*held, nothing, 0, nothing)
+    step = _step(
+        session, day, before, known, examined=every == "session" or week_begins, first=first
+    )
+    chosen = step.contract
+    context = _context_rows(inside, [step]).sort("ts_event")
+    extra = ("row", "session", "trade_date", "expiry", "leads")
+    return FrontChoice(
+        None if chosen is None else chosen.symbol,
+        None if chosen is None else chosen.expiry,
+        step.reason,
+        context.drop(extra),
+    )
 
 
 def single_contract(frame: pl.DataFrame, symbol: str) -> pl.DataFrame:
@@ -472,7 +569,7 @@ def _choose(
     if inside.is_empty():
         return []
     first, last = _span(inside)
-    contracts = _contracts(inside, sessions, interval_ns, lookback_hours)
+    contracts = _contracts(inside, sessions, interval_ns, lookback_hours, (first, last))
     trade_dates = sessions.frame["trade_date"].to_list()
     held: _Contract | None = None
     steps = []
@@ -520,10 +617,14 @@ def _step(
 
 
 def _contracts(
-    inside: pl.DataFrame, sessions: Sessions, interval_ns: int, lookback_hours: float
+    inside: pl.DataFrame,
+    sessions: Sessions,
+    interval_ns: int,
+    lookback_hours: float,
+    span: tuple[int, int],
 ) -> list[_Contract]:
     """Return the months in order of expiry, each with its volume before every session's open."""
-    first, last = _span(inside)
+    first, last = span
     opens = sessions.open_ns[first : last + 1]
     closes = sessions.close_ns[first : last + 1]
     # Session time: the clock that stands still between sessions.

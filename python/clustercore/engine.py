@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from clustercore.config import Config
-    from clustercore.events import Event
+    from clustercore.events import Event, Order, Signal, Trade
 
 __all__ = ["Engine", "frames_from_events", "record_fields"]
 
@@ -199,6 +199,51 @@ class Engine:
     def finish(self) -> list[Event]:
         """Close the last bar's interval and return the rows of trades that are still open."""
         return self._core.finish()
+
+    def account_state(self) -> str:
+        """Return the account, its open positions and past trades as JSON, for ``take_over``.
+
+        It exists between sessions only: ``advance`` to the session's close first.
+
+        Raises
+        ------
+        DataError
+            When a session is under way.
+        """
+        return self._core.account_state()
+
+    def take_over(self, state: str) -> None:
+        """Go on with the account of another engine, in place of this one's.
+
+        This engine has seen its bars as not actionable, so that it has an opinion but no trade;
+        what it knows from them stays. Records of past trades are sorted into the contexts of its
+        own ``learning`` settings.
+
+        Parameters
+        ----------
+        state : str
+            ``account_state()`` of an engine of the same instrument.
+
+        Raises
+        ------
+        DataError
+            When the text is not the state of an account, this engine has traded, a session is
+            under way, or open positions are of another contract than the last bar; the engine is
+            then as it was.
+        """
+        self._core.take_over(state)
+
+    def open_trades(self) -> list[Trade]:
+        """Return the rows of trades that are open, valued at the last close; change nothing."""
+        return self._core.open_trades()
+
+    def pending_signals(self) -> list[Signal]:
+        """Return the signals that wait for their retest, as they were armed; change nothing."""
+        return self._core.pending_signals()
+
+    def working_orders(self) -> list[Order]:
+        """Return the orders that work, as they were made; change nothing."""
+        return self._core.working_orders()
 
     def reset(self) -> None:
         """Forget every bar."""

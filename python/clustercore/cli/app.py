@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
+from clustercore.cli import live as live_commands
 from clustercore.cli import output, writing
 from clustercore.cli.data import data
+from clustercore.cli.db import db
+from clustercore.cli.gateway import gateway
 from clustercore.cli.options import (
     ANY_DATA,
     AS_TEXT,
@@ -57,6 +60,38 @@ app = App(
 )
 app.command(data)
 app.command(settings)
+app.command(
+    live_commands.live,
+    help_epilogue="""Examples:
+
+  clustercore live --gateway 127.0.0.1:13000
+  clustercore live --symbol ES --symbol NQ --db es.duckdb --preset v6
+  clustercore live --config es.toml --live max_bar_age_s=5
+
+"""
+    + _EXIT_CODES,
+)
+for _command, _name, _examples in (
+    (live_commands.status, "status", ("status", "status --db es.duckdb --json")),
+    (live_commands.stop, "stop", ("stop", "stop --db es.duckdb")),
+    (live_commands.reset_halt, "reset-halt", ("reset-halt", "reset-halt --root ES")),
+    (live_commands.doctor, "doctor", ("doctor", "doctor --symbol NQ --gateway 127.0.0.1:13000")),
+    (live_commands.parity, "parity", ("parity", "parity --db es.duckdb --json")),
+    (
+        gateway,
+        "gateway",
+        ("gateway", "gateway es_2019.dbn.zst --from 2019-03-04 --speed 600 --port 13000"),
+    ),
+):
+    app.command(
+        _command,
+        name=_name,
+        help_epilogue="Examples:\n\n"
+        + "".join(f"  clustercore {example}\n" for example in _examples)
+        + f"\n{_EXIT_CODES}",
+    )
+app.command(db)
+app.command(live_commands.service)
 
 
 @app.command(

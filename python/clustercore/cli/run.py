@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from cyclopts import CycloptsError
 
 from clustercore.cli.hints import hint
-from clustercore.errors import ConfigError, DataError, EngineBusy
+from clustercore.errors import ClusterCoreError, ConfigError, DataError, EngineBusy, InternalError
 
 __all__ = ["BAD_INPUT", "FAULT", "FOUND", "INTERRUPTED", "OK", "PIPE_CLOSED", "main"]
 
@@ -67,6 +67,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return BAD_INPUT
     except (DataError, ConfigError) as error:
         _say(f"{_as_options(str(error))}{hint(error)}")
+        return BAD_INPUT
+    except ClusterCoreError as error:
+        if isinstance(error, EngineBusy | InternalError):
+            _report_fault(error, debug=debug)
+            return FAULT
+        _say(str(error))
         return BAD_INPUT
     except (SystemExit, GeneratorExit):
         raise

@@ -1,19 +1,26 @@
 //! Money and the limits on losing it. Invariant: the balance changes only by what was booked, and
 //! a limit is measured on the equity at the last bar's end.
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::{Config, OnHalt};
 use crate::record::{Equity, Event, Risk, Sink};
 
-/// The account and its limits.
-#[derive(Clone, Debug)]
+/// Losses in a row at or beyond this are no count.
+const LOSSES_LIMIT: i64 = 1 << 40;
+
+/// The account and its limits. The fields stand in the order of the alphabet, as they are written
+/// when the account crosses to another engine.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Account {
     balance: f64,
-    peak: f64,
-    last_mark: f64,
-    session_open: f64,
-    losses: i64,
     halted: bool,
+    last_mark: f64,
+    losses: i64,
     paused: bool,
+    peak: f64,
+    session_open: f64,
 }
 
 impl Account {
@@ -22,13 +29,32 @@ impl Account {
     pub fn new(balance: f64) -> Self {
         Self {
             balance,
-            peak: balance,
-            last_mark: balance,
-            session_open: balance,
-            losses: 0,
             halted: false,
+            last_mark: balance,
+            losses: 0,
             paused: false,
+            peak: balance,
+            session_open: balance,
         }
+    }
+
+    /// Names the first field that no account can have, with its value and what it may be.
+    #[must_use]
+    pub fn fault(&self) -> Option<(&'static str, String, &'static str)> {
+        let sums = [
+            ("balance", self.balance),
+            ("last_mark", self.last_mark),
+            ("peak", self.peak),
+            ("session_open", self.session_open),
+        ];
+        let unusable = sums.into_iter().find(|(_, sum)| !sum.is_finite());
+        if let Some((name, sum)) = unusable {
+            return Some((name, sum.to_string(), "a finite number"));
+        }
+        (!(0..LOSSES_LIMIT).contains(&self.losses)).then(|| {
+            let found = self.losses.to_string();
+            ("losses", found, "0 or more, and a number of trades")
+        })
     }
 
     /// Returns the equity at the last mark.

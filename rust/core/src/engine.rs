@@ -4,6 +4,7 @@
 use std::ops::Range;
 
 use crate::bar::BarInput;
+use crate::carry::{Carried, refuse};
 use crate::check::{Checker, Limits, Place};
 use crate::config::{Config, ProfileSource};
 use crate::detector::{Detector, Judging, NEVER, WindowCounts};
@@ -379,9 +380,94 @@ impl Engine {
         if self.state.counts.bars > 0 {
             self.advance(self.state.trader.last_end(), sink);
         }
+        self.open_trades(sink);
+    }
+
+    /// Returns the state of the account as text, for [`Self::take_over`] of another engine.
+    ///
+    /// # Errors
+    /// When a session is under way, or something still waits.
+    pub fn account_state(&self) -> Result<String, Error> {
+        self.between_sessions()?;
+        let trader = &self.state.trader;
+        let carried = trader.carried(&self.rules.instrument.root, &self.symbols);
+        Ok(carried.write()?)
+    }
+
+    /// Goes on with the account of another engine. Bars seen before stay.
+    ///
+    /// # Errors
+    /// When the text is not the state of an account of this instrument, this engine has traded
+    /// itself, a session is under way, or open positions are of another contract than the last bar;
+    /// the engine is then as it was.
+    pub fn take_over(&mut self, text: &str) -> Result<(), Error> {
+        self.between_sessions()?;
+        if !self.state.trader.is_fresh() {
+            let (_, _, open) = self.state.trader.waiting();
+            let found = format!("an engine that has traded, {open} positions open");
+            let expected = "an engine whose bars were all stepped with actionable=False";
+            return Err(refuse(0, "state", "the engine has an account", found, expected).into());
+        }
+        let carried = Carried::read(text)?;
+        let root = &self.rules.instrument.root;
+        if carried.root != *root {
+            return Err(refuse(0, "root", "another instrument", carried.root, root).into());
+        }
+        let symbol = self.carried_symbol(&carried)?;
+        let learning = &self.rules.config.learning;
+        self.state
+            .trader
+            .take_over(carried, symbol.unwrap_or_default(), learning);
+        Ok(())
+    }
+
+    /// Returns the number of the contract of the open positions, which must be that of the bars.
+    fn carried_symbol(&mut self, carried: &Carried) -> Result<Option<u32>, DataError> {
+        let Some(name) = carried.symbol() else {
+            return Ok(None);
+        };
+        let Some(symbol) = self.state.symbol else {
+            let symbol = self.symbol(name);
+            self.state.symbol = Some(symbol);
+            self.state
+                .detector
+                .change_symbol(symbol, &self.rules.config);
+            return Ok(Some(symbol));
+        };
+        let last = self.symbols.get(symbol as usize).map_or("", String::as_str);
+        if last != name {
+            let problem = "open positions of another contract than the last bar's";
+            return Err(refuse(0, "symbol", problem, name.to_owned(), last));
+        }
+        Ok(Some(symbol))
+    }
+
+    fn between_sessions(&self) -> Result<(), DataError> {
+        let (signals, orders, _) = self.state.trader.waiting();
+        if self.state.session_end == i64::MIN && signals + orders == 0 {
+            return Ok(());
+        }
+        let problem = "an account changes hands only between sessions";
+        let found = format!("a session under way until {} ns", self.state.session_close);
+        let expected = "advance() to the session's close before";
+        Err(refuse(0, "state", problem, found, expected))
+    }
+
+    /// Writes the rows of trades that are open, valued at the last close. Changes nothing.
+    pub fn open_trades(&self, sink: &mut dyn Sink) {
         self.state
             .trader
             .open_trades(&self.rules.config, &self.rules.instrument, sink);
+    }
+
+    /// Says again which signals wait for their retest. Changes nothing.
+    pub fn pending_signals(&self, sink: &mut dyn Sink) {
+        self.state.trader.pending_signals(sink);
+    }
+
+    /// Says again which orders work. Changes nothing.
+    pub fn working_orders(&self, sink: &mut dyn Sink) {
+        self.state.trader.working_orders(&self.rules.config, sink);
     }
 }
 

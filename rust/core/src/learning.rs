@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::bar::MINUTE_NS;
 use crate::beta::{Posterior, posterior};
 use crate::config::{ContextKind, LearningMode, LearningSettings};
@@ -10,7 +12,26 @@ use crate::signal::Armed;
 
 const DAY_NS: i64 = 24 * 60 * MINUTE_NS;
 
-/// A trade that ended.
+/// A trade that ended, by the facts from which every kind of context can be told. The fields stand
+/// in the order of the alphabet, as they are written when the records cross to another engine.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PastTrade {
+    /// When it ended.
+    pub exit_time: i64,
+    /// Where the modal price lay between low and high.
+    pub modal_position: f64,
+    /// Result after costs, in USD.
+    pub net: f64,
+    /// Net result over the entry's notional, 0 without notional.
+    pub net_return: f64,
+    /// Hour of New York of the decision.
+    pub new_york_hour: i64,
+    /// Rank of the cluster.
+    pub rank: i64,
+}
+
+/// What a record keeps of a trade.
 #[derive(Clone, Copy, Debug)]
 struct Outcome {
     exit_time: i64,
@@ -40,6 +61,8 @@ pub struct Assessment {
 /// The records of all contexts.
 #[derive(Clone, Debug, Default)]
 pub struct Learning {
+    /// Every trade, in the order they ended.
+    past: Vec<PastTrade>,
     records: BTreeMap<i64, Record>,
     posteriors: BTreeMap<(u64, u64), Posterior>,
 }
@@ -47,29 +70,66 @@ pub struct Learning {
 /// Returns the context of a signal.
 #[must_use]
 pub fn context(settings: &LearningSettings, armed: &Armed) -> Option<i64> {
+    context_of(
+        settings,
+        armed.modal_position,
+        armed.rank,
+        armed.new_york_hour,
+    )
+}
+
+fn context_of(
+    settings: &LearningSettings,
+    modal_position: f64,
+    rank: i64,
+    new_york_hour: i64,
+) -> Option<i64> {
     match settings.context {
         ContextKind::None => None,
         ContextKind::ModalBin => {
-            let bin = (armed.modal_position * settings.bins as f64 + 1e-9).floor() as i64;
+            let bin = (modal_position * settings.bins as f64 + 1e-9).floor() as i64;
             Some(bin.clamp(0, settings.bins - 1))
         }
-        ContextKind::VolumeRank => Some(armed.rank),
-        ContextKind::Hour => Some(armed.new_york_hour),
+        ContextKind::VolumeRank => Some(rank),
+        ContextKind::Hour => Some(new_york_hour),
     }
 }
 
 impl Learning {
+    /// Returns the records of trades that ended before, in the contexts of these settings.
+    #[must_use]
+    pub fn of(settings: &LearningSettings, past: &[PastTrade]) -> Self {
+        let mut learning = Self::default();
+        for trade in past {
+            learning.remember(settings, *trade);
+        }
+        learning
+    }
+
+    /// Returns every trade, in the order they ended.
+    #[must_use]
+    pub fn past(&self) -> &[PastTrade] {
+        &self.past
+    }
+
     /// Remembers a trade that ended.
-    pub fn remember(&mut self, context: Option<i64>, exit_time: i64, net: f64, net_return: f64) {
+    pub fn remember(&mut self, settings: &LearningSettings, trade: PastTrade) {
+        let context = context_of(
+            settings,
+            trade.modal_position,
+            trade.rank,
+            trade.new_york_hour,
+        );
         let record = self.records.entry(context.unwrap_or(0)).or_default();
         let outcome = Outcome {
-            exit_time,
-            win: net > 0.0,
-            return_pct: net_return * 100.0,
+            exit_time: trade.exit_time,
+            win: trade.net > 0.0,
+            return_pct: trade.net_return * 100.0,
         };
         record.wins += u64::from(outcome.win);
         record.return_pct += outcome.return_pct;
         record.outcomes.push(outcome);
+        self.past.push(trade);
     }
 
     /// Returns what the record of a context says now.

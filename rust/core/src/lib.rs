@@ -11,6 +11,7 @@ pub mod bar;
 pub mod baseline;
 pub mod beta;
 pub mod bootstrap;
+pub mod carry;
 pub mod check;
 pub mod config;
 pub mod detector;

@@ -1,20 +1,28 @@
 //! An open position and its exits. Invariant: contracts that left plus contracts open are the
 //! contracts entered.
 
+use serde::{Deserialize, Serialize};
+
 use crate::bar::{BarInput, PRICE_LIMIT_NANOS, Tape};
+use crate::carry::OpenPosition;
 use crate::config::{Config, EntryMode, SameBar, Trailing};
+use crate::detector::NEVER;
 use crate::instrument::{Instrument, NANOS_PER_POINT};
-use crate::order::Placed;
+use crate::learning::Assessment;
+use crate::order::{Deadline, Placed};
 use crate::record::Trade;
-use crate::signal::Direction;
-use crate::sizing::{floor, leg_ticks};
+use crate::signal::{Armed, Direction};
+use crate::sizing::{Sigma, floor, leg_ticks};
 use crate::volatility::mean_true_range;
 
 /// A part of a position that leaves at its own target.
-#[derive(Clone, Copy, Debug)]
-struct OpenLeg {
-    price: i64,
-    quantity: i64,
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OpenLeg {
+    /// Target, in 1e-9.
+    pub price: i64,
+    /// Contracts.
+    pub quantity: i64,
 }
 
 /// Money that an exit brings.
@@ -47,6 +55,8 @@ pub struct Position {
     best: Option<i64>,
     bars: i64,
     ambiguous: bool,
+    /// Entered at a price nobody can have.
+    optimistic: bool,
     stale: bool,
     /// Filled inside the bar under way, whose extremes may have come before.
     fresh: bool,
@@ -97,10 +107,84 @@ impl Position {
             best: None,
             bars: 1,
             ambiguous: false,
+            optimistic: config.entry.mode == EntryMode::Close,
             stale: false,
             fresh: inside,
             exit: None,
             order,
+        }
+    }
+
+    /// Returns everything that its exit and its row depend on, the symbol by name.
+    #[must_use]
+    pub fn carried(&self, symbols: &[String]) -> OpenPosition {
+        let order = &self.order;
+        let armed = &order.armed;
+        OpenPosition {
+            adverse: self.adverse,
+            ambiguous: self.ambiguous,
+            bars: self.bars,
+            best: self.best,
+            confirmed_time: order.confirmed_time,
+            context: order.assessment.context,
+            costs: self.costs,
+            decision_time: armed.decision_time,
+            direction: armed.direction,
+            entry_price: self.entry_price,
+            entry_time: self.entry_time,
+            favourable: self.favourable,
+            gross: self.gross,
+            initial_stop: self.initial_stop,
+            left: self.left,
+            legs: self.legs.clone(),
+            modal_position: armed.modal_position,
+            modal_price: armed.modal_price,
+            modal_tied: armed.modal_tied,
+            momentum: armed.momentum,
+            multiplier: order.assessment.multiplier,
+            new_york_hour: armed.new_york_hour,
+            open: self.open,
+            optimistic: self.optimistic,
+            quantity: order.quantity,
+            rank: armed.rank,
+            sigma_hold: order.sigma.hold,
+            sigma_source: order.sigma.source,
+            stop: self.stop,
+            strength: armed.strength,
+            symbol: symbols
+                .get(armed.symbol as usize)
+                .cloned()
+                .unwrap_or_default(),
+            target: self.target,
+            trade_id: order.trade_id,
+            volume_ratio: armed.volume_ratio,
+        }
+    }
+
+    /// Returns the position that another engine left open, in this engine's number of its symbol.
+    #[must_use]
+    pub fn taken_over(from: OpenPosition, symbol: u32) -> Self {
+        Self {
+            order: order_behind(&from, symbol),
+            entry_time: from.entry_time,
+            entry_price: from.entry_price,
+            stop: from.stop,
+            initial_stop: from.initial_stop,
+            target: from.target,
+            legs: from.legs,
+            open: from.open,
+            left: from.left,
+            gross: from.gross,
+            costs: from.costs,
+            adverse: from.adverse,
+            favourable: from.favourable,
+            best: from.best,
+            bars: from.bars,
+            ambiguous: from.ambiguous,
+            optimistic: from.optimistic,
+            stale: false,
+            fresh: false,
+            exit: None,
         }
     }
 
@@ -326,12 +410,12 @@ impl Position {
             proceeds: &mut proceeds,
         };
         valued.leave(price, time, "open", &mut trading);
-        valued.trade(config, instrument)
+        valued.trade(instrument)
     }
 
     /// Returns the trade's row.
     #[must_use]
-    pub fn trade(&self, config: &Config, instrument: &Instrument) -> Trade {
+    pub fn trade(&self, instrument: &Instrument) -> Trade {
         let (exit_time, exit_reason) = self.exit.unwrap_or((self.entry_time, "open"));
         let order = &self.order;
         let armed = &order.armed;
@@ -354,7 +438,7 @@ impl Position {
             exit_price: self.left as f64 / quantity / NANOS_PER_POINT,
             exit_reason,
             ambiguous: self.ambiguous,
-            optimistic: config.entry.mode == EntryMode::Close,
+            optimistic: self.optimistic,
             stale: self.stale,
             sigma_hold: order.sigma.hold,
             sigma_source: order.sigma.source,
@@ -375,6 +459,50 @@ impl Position {
             mfe: self.favourable as f64 / NANOS_PER_POINT,
             bars_held: self.bars,
         }
+    }
+}
+
+/// Returns the order that made a position, as far as the position and its row still depend on it.
+fn order_behind(from: &OpenPosition, symbol: u32) -> Placed {
+    Placed {
+        armed: Armed {
+            symbol,
+            // The session has closed: no session to come is the one of the entry.
+            session: usize::MAX,
+            decision_time: from.decision_time,
+            direction: from.direction,
+            modal_price: from.modal_price,
+            modal_tied: from.modal_tied,
+            modal_position: from.modal_position,
+            volume_ratio: from.volume_ratio,
+            rank: from.rank,
+            momentum: from.momentum,
+            strength: from.strength,
+            hours_end: NEVER,
+            new_york_hour: from.new_york_hour,
+        },
+        trade_id: from.trade_id,
+        confirmed_time: from.confirmed_time,
+        reference: from.entry_price,
+        limit: None,
+        quantity: from.quantity,
+        stop_distance: (from.entry_price - from.initial_stop).abs(),
+        target_distance: (from.target - from.entry_price).abs(),
+        sigma: Sigma {
+            hold: from.sigma_hold,
+            source: from.sigma_source,
+        },
+        assessment: Assessment {
+            context: from.context,
+            multiplier: from.multiplier,
+            posterior: None,
+        },
+        deadline: Deadline {
+            time: NEVER,
+            class: 0,
+            reason: "filled",
+        },
+        is_new: false,
     }
 }
 

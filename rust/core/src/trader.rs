@@ -3,10 +3,11 @@
 
 use crate::account::Account;
 use crate::bar::{BarInput, MINUTE_NS, Tape};
-use crate::config::{Config, EntryMode, Opposite, RetestTest, Trailing};
+use crate::carry::Carried;
+use crate::config::{Config, EntryMode, LearningSettings, Opposite, RetestTest, Trailing};
 use crate::detector::{NEVER, cooled_down};
 use crate::instrument::Instrument;
-use crate::learning::{Learning, context};
+use crate::learning::{Learning, PastTrade, context};
 use crate::order::{Asked, Deadline, Fill, Placed, blocked_row, limit_price, trade_id};
 use crate::position::{Position, Proceeds, Trading, cost};
 use crate::record::{Event, Order, Signal, Sink};
@@ -43,15 +44,6 @@ struct Rules {
 struct Pending {
     armed: Armed,
     deadline: Deadline,
-}
-
-/// A trade whose result waits for the end of the bar.
-#[derive(Clone, Copy, Debug)]
-struct Finished {
-    context: Option<i64>,
-    exit_time: i64,
-    net: f64,
-    net_return: f64,
 }
 
 /// What becomes of a confirmed signal.
@@ -93,7 +85,8 @@ pub struct Trader {
     orders: Vec<Placed>,
     positions: Vec<Position>,
     proceeds: Vec<Proceeds>,
-    finished: Vec<Finished>,
+    /// Trades whose result waits for the end of the bar.
+    finished: Vec<PastTrade>,
     account: Account,
     learning: Learning,
     last_confirmed: Option<i64>,
@@ -203,8 +196,8 @@ impl Trader {
         for position in &mut self.positions {
             position.leave_stale(close, end, &mut trading);
         }
-        self.sweep(config, instrument, sink);
-        self.settle();
+        self.sweep(instrument, sink);
+        self.settle(&config.learning);
         // A loss of the old session: what it pauses is served when the next one opens.
         self.account.limit(config, end, sink);
     }
@@ -326,7 +319,7 @@ impl Trader {
                 position.leave(bar.open, bar.start, "session_end_late", &mut trading);
             }
         }
-        self.sweep(market.config, market.instrument, sink);
+        self.sweep(market.instrument, sink);
         self.fill_orders(bar, market, sink, |order| {
             order.fill_at_open(bar, market.config, market.instrument)
         });
@@ -347,7 +340,7 @@ impl Trader {
         for position in &mut self.positions {
             position.inside(bar, end, &mut trading);
         }
-        self.sweep(market.config, market.instrument, sink);
+        self.sweep(market.instrument, sink);
         self.fill_orders(bar, market, sink, |order| {
             order.fill_inside(bar, market.config, market.instrument)
         });
@@ -379,7 +372,7 @@ impl Trader {
                         proceeds: &mut self.proceeds,
                     };
                     self.positions[place].inside_after_fill(bar, end, &mut trading);
-                    self.sweep(market.config, market.instrument, sink);
+                    self.sweep(market.instrument, sink);
                 }
             }
         }
@@ -410,7 +403,7 @@ impl Trader {
                     position.leave(price, time, "reverse", &mut trading);
                 }
             }
-            self.sweep(config, instrument, sink);
+            self.sweep(instrument, sink);
         }
         self.was_open = true;
         self.entered += 1;
@@ -433,7 +426,7 @@ impl Trader {
     }
 
     /// Takes closed positions off the list and writes their rows.
-    fn sweep(&mut self, config: &Config, instrument: &Instrument, sink: &mut dyn Sink) {
+    fn sweep(&mut self, instrument: &Instrument, sink: &mut dyn Sink) {
         if self.proceeds.is_empty() {
             return;
         }
@@ -442,13 +435,15 @@ impl Trader {
             if !position.is_closed() {
                 return true;
             }
-            let trade = position.trade(config, instrument);
-            finished.push(Finished {
-                context: trade.context,
+            let trade = position.trade(instrument);
+            finished.push(PastTrade {
                 exit_time: trade.exit_time,
+                modal_position: trade.modal_position,
                 net: trade.net,
                 // Without notional there is no return, and nothing to learn from its size.
                 net_return: trade.net_return.unwrap_or(0.0),
+                new_york_hour: position.order().armed.new_york_hour,
+                rank: trade.rank,
             });
             sink.take(Event::Trade(trade));
             false
@@ -456,14 +451,13 @@ impl Trader {
     }
 
     /// Books what left, and lets the records learn from it.
-    fn settle(&mut self) {
+    fn settle(&mut self, settings: &LearningSettings) {
         for proceeds in self.proceeds.drain(..) {
             self.account.book(proceeds.gross - proceeds.costs);
         }
         for trade in self.finished.drain(..) {
             self.account.count(trade.net);
-            self.learning
-                .remember(trade.context, trade.exit_time, trade.net, trade.net_return);
+            self.learning.remember(settings, trade);
         }
     }
 
@@ -511,8 +505,8 @@ impl Trader {
                 position.leave(bar.close, end, reason, &mut trading);
             }
         }
-        self.sweep(config, instrument, sink);
-        self.settle();
+        self.sweep(instrument, sink);
+        self.settle(&config.learning);
         if std::mem::take(&mut self.was_open) {
             self.mark(end, instrument, sink);
             if let Some(reason) = self.account.limit(config, end, sink) {
@@ -760,7 +754,7 @@ impl Trader {
             let price = order.reference;
             self.enter(order, time, price, false, market, sink);
             self.was_open = false;
-            self.settle();
+            self.settle(&config.learning);
             return;
         }
         let decision_time = order.armed.decision_time;
@@ -781,6 +775,65 @@ impl Trader {
         for position in &self.positions {
             let trade = position.open_trade(self.last_close, self.last_end, config, instrument);
             sink.take(Event::Trade(trade));
+        }
+    }
+
+    /// Returns what another engine needs to go on with this account. Nothing may wait.
+    #[must_use]
+    pub fn carried(&self, root: &str, symbols: &[String]) -> Carried {
+        let positions = self.positions.iter();
+        Carried {
+            account: self.account.clone(),
+            last_close: self.last_close,
+            last_confirmed: self.last_confirmed,
+            last_end: self.last_end,
+            past: self.learning.past().to_vec(),
+            positions: positions
+                .map(|position| position.carried(symbols))
+                .collect(),
+            root: root.to_owned(),
+            version: crate::carry::VERSION,
+        }
+    }
+
+    /// Returns whether no trade of its own has begun or ended.
+    #[must_use]
+    pub fn is_fresh(&self) -> bool {
+        self.is_idle() && self.learning.past().is_empty()
+    }
+
+    /// Goes on with the account of another engine, whose open positions are of `symbol`.
+    pub fn take_over(&mut self, carried: Carried, symbol: u32, settings: &LearningSettings) {
+        self.learning = Learning::of(settings, &carried.past);
+        self.positions = carried
+            .positions
+            .into_iter()
+            .map(|position| Position::taken_over(position, symbol))
+            .collect();
+        self.account = carried.account;
+        self.last_confirmed = carried.last_confirmed;
+        self.last_mark = None;
+        self.entered = 0;
+        // The bars of this engine may end earlier: other hours, or none seen yet.
+        if carried.last_end >= self.last_end {
+            self.last_end = carried.last_end;
+            self.last_close = carried.last_close;
+        }
+    }
+
+    /// Says again which signals wait for their retest.
+    pub fn pending_signals(&self, sink: &mut dyn Sink) {
+        for Pending { armed, .. } in &self.pending {
+            let row = signal_row(armed, None, armed.decision_time, "armed");
+            sink.take(Event::Armed(row));
+        }
+    }
+
+    /// Says again which orders work.
+    pub fn working_orders(&self, config: &Config, sink: &mut dyn Sink) {
+        for order in &self.orders {
+            let row = order.row(config, None, order.confirmed_time, "working");
+            sink.take(Event::Working(row));
         }
     }
 }

@@ -9,7 +9,7 @@ use clustercore_core::instrument::Instrument;
 use clustercore_core::record::{Event, Frames};
 use numpy::PyReadonlyArray1;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList};
+use pyo3::types::{PyDict, PyList, PyString};
 
 use crate::config::read_config;
 use crate::errors::{exceptions, guarded, raise};
@@ -72,6 +72,19 @@ impl Inner {
             list.append(to_event(py, &event, self.engine.symbols())?)?;
         }
         Ok(list)
+    }
+
+    /// Returns what the engine says of its state as it stands.
+    fn tell<'py>(
+        &mut self,
+        py: Python<'py>,
+        say: impl FnOnce(&Engine, &mut Vec<Event>),
+    ) -> PyResult<Bound<'py, PyList>> {
+        let mut events = Vec::new();
+        self.guarded(|inner| say(&inner.engine, &mut events))?;
+        let symbols = self.engine.symbols();
+        let rows = events.iter().map(|event| to_event(py, event, symbols));
+        PyList::new(py, rows.collect::<PyResult<Vec<_>>>()?)
     }
 }
 
@@ -244,6 +257,42 @@ impl PyEngine {
         let mut inner = self.ready()?;
         inner.guarded(|inner| inner.engine.finish(&mut inner.events))?;
         inner.take_events(py)
+    }
+
+    /// Returns the state of the account as text, for `take_over` of another engine.
+    fn account_state(&self, py: Python<'_>) -> PyResult<String> {
+        let mut inner = self.ready()?;
+        inner
+            .guarded(|inner| inner.engine.account_state())?
+            .map_err(|error| raise(py, &error))
+    }
+
+    /// Goes on with the account of another engine. Bars seen before stay.
+    fn take_over(&self, py: Python<'_>, state: &Bound<'_, PyString>) -> PyResult<()> {
+        let mut inner = self.ready()?;
+        // What is not Unicode is not the text of a state either.
+        let state = state.to_string_lossy();
+        inner
+            .guarded(|inner| inner.engine.take_over(&state))?
+            .map_err(|error| raise(py, &error))
+    }
+
+    /// Returns the rows of trades that are open, valued at the last close. Changes nothing.
+    fn open_trades<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        self.ready()?
+            .tell(py, |engine, events| engine.open_trades(events))
+    }
+
+    /// Returns the signals that wait for their retest. Changes nothing.
+    fn pending_signals<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        self.ready()?
+            .tell(py, |engine, events| engine.pending_signals(events))
+    }
+
+    /// Returns the orders that work. Changes nothing.
+    fn working_orders<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        self.ready()?
+            .tell(py, |engine, events| engine.working_orders(events))
     }
 
     /// Forgets every bar.

@@ -1,0 +1,188 @@
+"""The command that serves market data on this machine as Databento does, for a rehearsal."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from clustercore.cli import output
+from clustercore.errors import ConfigError
+
+if TYPE_CHECKING:
+    from clustercore.gateway import Gateway, GatewayData
+    from clustercore.gateway.historical import HistoricalServer
+
+__all__ = ["gateway"]
+
+# Sessions of the sample before the one that is live: enough to fill a baseline.
+_SAMPLE_HISTORY = 3
+_LOOK_S = 0.2
+
+
+def gateway(
+    *files: Path,
+    port: int = 13000,
+    historical_port: int | None = None,
+    speed: float = 600.0,
+    start: Annotated[str | None, Parameter(name="--from")] = None,
+    end: Annotated[str | None, Parameter(name="--to")] = None,
+    at_end: Literal["hold", "close"] = "hold",
+    hold: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    instrument: Annotated[tuple[str, ...], Parameter(negative="")] = ("ES",),
+    sessions: int = 8,
+) -> int:
+    """Replay files over Databento's live protocol, on this machine only, to rehearse a day.
+
+    Parameters
+    ----------
+    files
+        DBN files of one-minute bars or trades; a SIMULATED sample of several months, calendar
+        spreads and a roll when left out.
+    port
+        Where live clients connect; 0 takes a free port.
+    historical_port
+        Where historical clients connect; the next port when left out.
+    speed
+        Market seconds a second; inf goes as fast as the clients read.
+    start
+        Trade date, or ISO time (UTC if naive), at which the live part begins. What is before it can
+        be replayed, and asked for as history. The first bar when left out; in the sample, the
+        fourth session.
+    end
+        Trade date, or ISO time, before which the data ends.
+    at_end
+        After the last bar: hold goes on with heartbeats, close ends.
+    hold
+        Let market time stand still while nobody is connected.
+    instrument
+        Root that the sample simulates; may be repeated.
+    sessions
+        Sessions of the sample.
+    """
+    from clustercore.gateway import Gateway
+
+    with output.progress("reading market data") as step:
+        data = _read(files, instrument, sessions)
+        if end is not None:
+            data = data.before(_instant(end, "--to"))
+        begin = _begin(data, start, simulated=not files)
+        step("opening the gateway")
+    served = Gateway(
+        data, port=port, speed=speed, start=begin, at_end=at_end, hold=hold or math.isinf(speed)
+    )
+    with _stop_signals() as stop, served, _historical(served, historical_port) as history:
+        _say(served, history)
+        _serve(served, stop, ends=at_end == "close")
+    return 0
+
+
+def _read(files: tuple[Path, ...], instruments: tuple[str, ...], sessions: int) -> GatewayData:
+    from clustercore.gateway import GatewayData, sample_parent_data
+
+    if files:
+        return GatewayData.from_files(files)
+    return sample_parent_data(sessions, instruments=instruments)
+
+
+def _begin(data: GatewayData, start: str | None, *, simulated: bool) -> int | None:
+    """Return the instant at which the live part begins."""
+    if start is not None:
+        begin = _instant(start, "--from")
+        first, last = data.span
+        if not first <= begin < last:
+            raise ConfigError(
+                "the live part cannot begin there",
+                field="--from",
+                found=start,
+                expected=f"{_text(first)} to {_text(last)}",
+            )
+        return begin
+    if not simulated:
+        return None
+    from clustercore.sessions import load_sessions
+
+    opens = load_sessions().overlapping(*data.span).open_ns
+    return int(opens[min(_SAMPLE_HISTORY, len(opens) - 1)])
+
+
+def _instant(text: str, option: str) -> int:
+    """Return the open of a trade date, or an instant, in ns UTC."""
+    from clustercore.sessions import load_sessions
+
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(
+            "no date and no time",
+            field=option,
+            found=repr(text),
+            expected="2024-12-12 or 2024-12-12T14:30",
+        ) from None
+    if "T" not in text and " " not in text:
+        opens = load_sessions().between(text).open_ns
+        if len(opens):
+            return int(opens[0])
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return int(aware.timestamp()) * 10**9
+
+
+def _text(instant: int) -> str:
+    from clustercore.gateway.records import iso_text
+
+    return iso_text(instant)
+
+
+def _historical(served: Gateway, port: int | None) -> HistoricalServer:
+    """Return the historical server beside the gateway; live clients look for it one port on."""
+    from clustercore.gateway.historical import HistoricalServer
+
+    beside = served.port + 1 if port is None else port
+    return HistoricalServer(served.data, port=beside, now=served.market_now)
+
+
+def _say(served: Gateway, history: HistoricalServer) -> None:
+    """Say what is served, and which command to start beside it."""
+    data = served.data
+    label = "SIMULATED, " if data.simulated else ""
+    counts = f"{len(data.frame):,} bars and {len(data.trades):,} trades"
+    span = " to ".join(map(_text, data.span))
+    symbols = " ".join(f"--symbol {root}" for root in sorted(set(data.roots.values())))
+    address = f"{served.host}:{served.port}"
+    begin = _text(served.market_now())
+    output.emit_text(f"{label}{data.source}: {counts} of {len(data.symbols)} instruments, {span}")
+    output.emit_text(f"Live on {address} from {begin} at speed {served.speed:g}")
+    output.emit_text(f"Historical on {history.url}")
+    output.emit_text(f"Start beside it: clustercore live --gateway {address} {symbols}")
+    sys.stdout.flush()
+
+
+def _serve(served: Gateway, stop: threading.Event, *, ends: bool) -> None:
+    """Wait for a signal, or for the end of the data and of the last session."""
+    while not stop.wait(_LOOK_S):
+        served.check()
+        if ends and served.wait_finished(0.0) and not served.sessions_open:
+            return
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    """Turn SIGINT and SIGTERM into an event while the gateway runs."""
+    stop = threading.Event()
+    before = {
+        number: signal.signal(number, lambda *_: stop.set())
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,431 @@
+"""The commands of the live process: start it, ask it, stop it, check what it did."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import App, Group, Parameter
+
+from clustercore.cli import output
+from clustercore.cli.options import (
+    AS_TEXT,
+    NO_SETTINGS,
+    OutputOptions,
+    SettingOptions,
+    resolve_config,
+)
+from clustercore.errors import ConfigError
+
+if TYPE_CHECKING:
+    from clustercore.live.key import Key
+    from clustercore.live.runner import LiveRunner
+    from clustercore.live.settings import LiveSettings
+    from clustercore.parity import Parity
+    from clustercore.store import FeedEvent
+
+__all__ = ["doctor", "live", "parity", "reset_halt", "service", "status", "stop"]
+
+_DATABASE = Path("live.duckdb")
+_LIVE = Group("Live", sort_key=0)
+_FOUND = 1
+
+Database = Annotated[Path, Parameter(name="--db", help="The DuckDB file.")]
+Symbols = Annotated[
+    tuple[str, ...],
+    Parameter(
+        name="--symbol",
+        negative="",
+        help="Product such as ES, of which the front month is followed, or one contract such as "
+        "ESZ6; may be repeated.",
+    ),
+]
+
+
+def live(
+    *,
+    symbol: Annotated[Symbols, Parameter(group=_LIVE)] = ("ES",),
+    db: Annotated[Database, Parameter(group=_LIVE)] = _DATABASE,
+    gateway: Annotated[str | None, Parameter(group=_LIVE)] = None,
+    late: Annotated[str | None, Parameter(group=_LIVE)] = None,
+    live_set: Annotated[
+        tuple[str, ...],
+        Parameter(name="--live", negative="", show_default=False, group=_LIVE),
+    ] = (),
+    log: Annotated[Path | None, Parameter(group=_LIVE)] = None,
+    settings: SettingOptions = NO_SETTINGS,
+    debug: Annotated[bool, Parameter(negative="", show_default=False, group=_LIVE)] = False,
+) -> int:
+    """Trade on paper, live: recommendations as they come, and everything in one database.
+
+    Parameters
+    ----------
+    gateway
+        Another gateway, such as 127.0.0.1:13000 (see `clustercore gateway`); Databento's when left
+        out.
+    late
+        miss or act: what becomes of a signal whose bar came too late.
+    live_set
+        One setting of the live process, such as max_bar_age_s=5; may be repeated.
+    log
+        The log file; beside the database when left out.
+    debug
+        Write more into the log.
+    """
+    from clustercore.live.alerts import read_channels
+    from clustercore.live.console import StatusLine
+    from clustercore.live.logs import configure_logs
+    from clustercore.live.runner import LiveRunner
+
+    config = resolve_config(settings)
+    chosen = _live_settings(settings.config, gateway, late, live_set)
+    channels = read_channels(os.environ, Path.cwd())
+    key = _key(chosen)
+    runner = LiveRunner(config, symbol, database=db, settings=chosen, key=key, channels=channels)
+    console = StatusLine(sys.stdout)
+    with (
+        console,
+        configure_logs(
+            log or db.with_suffix(".log"), "DEBUG" if debug else "INFO", console=console.say
+        ),
+        _signals(runner),
+    ):
+        runner.on_recommendation = console.show
+        runner.on_status = console.update
+        runner.on_note = lambda event: _say_note(console.say, event)
+        code = runner.run()
+    for found in runner.parities.values():
+        output.emit_text(_certificate(found))
+    counts = runner.status.counts
+    output.emit_text(
+        f"{runner.status.state}: {runner.status.reason}. {counts['bars']} bars, "
+        f"{counts['recommendations']} recommendations, {counts['connections']} connections. "
+        f"Everything is in {db}; `clustercore parity --db {db}` checks it."
+    )
+    return code
+
+
+def _say_note(say: Any, event: FeedEvent) -> None:  # noqa: ANN401 -- a method of the console
+    if event.kind == "parity":
+        say(f"parity {event.root}: {event.reason}")
+
+
+def _live_settings(
+    file: Path | None, gateway: str | None, late: str | None, changes: tuple[str, ...]
+) -> LiveSettings:
+    from clustercore.live.settings import LiveSettings
+
+    table: dict[str, Any] = {}
+    if file is not None:
+        import tomllib
+
+        table = tomllib.loads(file.read_text("utf-8")).get("live", {})
+    for text in changes:
+        table |= _assigned(text)
+    if gateway is not None:
+        table["gateway"] = gateway
+    if late is not None:
+        table["late"] = late
+    return LiveSettings.from_table(table)
+
+
+def _assigned(text: str) -> dict[str, Any]:
+    import tomllib
+
+    name, equals, value = text.partition("=")
+    name = name.strip().removeprefix("live.")
+    if not equals or not name:
+        raise ConfigError(
+            "not an assignment",
+            field="--live",
+            found=repr(text),
+            expected="name=value, such as max_bar_age_s=5",
+        )
+    try:
+        return {name: tomllib.loads(f"value = {value.strip()}")["value"]}
+    except tomllib.TOMLDecodeError:
+        return {name: value.strip()}
+
+
+def _key(chosen: LiveSettings) -> Key | None:
+    from clustercore.live.key import read_key
+
+    # Beside a gateway on this machine the real key is not even read.
+    return None if chosen.is_local else read_key()
+
+
+@contextlib.contextmanager
+def _signals(runner: LiveRunner) -> Iterator[None]:
+    """Let SIGTERM and SIGINT end the run in order; a second one as usual."""
+
+    def stop_in_order(number: int, _frame: object) -> None:
+        runner.stop()
+        signal.signal(number, signal.SIG_DFL)
+
+    before = {
+        number: signal.signal(number, stop_in_order) for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def status(*, db: Database = _DATABASE, shown: OutputOptions = AS_TEXT) -> int:
+    """Show what the live process of a database is doing."""
+    from clustercore.live.control import ask
+
+    answer = ask(db, "status")
+    if shown.json:
+        output.emit_json(answer)
+        return 0
+    output.emit_text(f"{answer['state']} since {answer['since']}: {answer['reason']}")
+    rows = [
+        (
+            row["root"],
+            row["contract"] or "",
+            row["last_bar_start"] or "",
+            row["session_volume"],
+            row["pending_retests"],
+            row["open_position"] or "",
+            f"{row['day_pnl']:,.2f}",
+            f"{row['equity']:,.2f}",
+            f"{row['risk_usd']:,.2f}",
+            row["blocked"] or "",
+        )
+        for row in answer["roots"]
+    ]
+    output.emit_table(
+        (
+            "root",
+            "contract",
+            "last bar",
+            "volume",
+            "retests",
+            "position",
+            "day USD",
+            "equity USD",
+            "at risk USD",
+            "blocked",
+        ),
+        rows,
+        right=("volume", "retests", "day USD", "equity USD", "at risk USD"),
+    )
+    counts = ", ".join(f"{value} {name}" for name, value in answer["counts"].items())
+    output.emit_text(f"{counts}; sum at risk {answer['risk_usd']:,.2f} USD")
+    return 0
+
+
+def stop(*, db: Database = _DATABASE, shown: OutputOptions = AS_TEXT) -> int:
+    """Stop the live process of a database; nothing that it received is lost."""
+    from clustercore.live.control import ask
+
+    answer = ask(db, "stop")
+    if shown.json:
+        output.emit_json(answer)
+    else:
+        output.emit_text("stopping")
+    return 0
+
+
+def reset_halt(
+    *,
+    root: str | None = None,
+    db: Database = _DATABASE,
+    shown: OutputOptions = AS_TEXT,
+) -> int:
+    """End a halt or pause of the live process; the reset is stored as the operator's word.
+
+    Parameters
+    ----------
+    root
+        One product; all of them when left out.
+    """
+    from clustercore.live.control import ask
+
+    answer = ask(db, "reset-halt", root=root)
+    if shown.json:
+        output.emit_json(answer)
+    else:
+        output.emit_text(f"reset: {', '.join(answer['reset']) or 'nothing'}")
+    return 0
+
+
+def parity(*, db: Database = _DATABASE, shown: OutputOptions = AS_TEXT) -> int:
+    """Replay what the live process consumed, and compare every row that it stored.
+
+    Prints a certificate for each engine and configuration, and ends with 1 at the first difference.
+    What bars that came in time would have changed is listed apart. While a live process owns the
+    file, its newest snapshot is checked.
+    """
+    from clustercore import parity as checks
+    from clustercore.store import Store, StoreError, snapshot_path
+
+    path = db
+    try:
+        store = Store.open(db, create=False, read_only=True)
+    except StoreError as error:
+        if error.reason != "locked" or not snapshot_path(db).exists():
+            raise
+        path = snapshot_path(db)
+        output.note(f"a live process owns {db}; checking its snapshot {path}")
+        store = Store.open(path, create=False, read_only=True)
+    with store, output.progress("replaying the log"):
+        found = checks.check(store)
+        missed = {
+            (root, epoch.number): checks.hindsight(store, root, epoch)
+            for root in checks.roots(store)
+            for _, epoch in store.epochs(root)
+            if all(one.ok and not one.note for one in found if one.root == root)
+        }
+        slipped = checks.slippage(store)
+    if shown.json:
+        output.emit_json(
+            {
+                "database": path,
+                "ok": all(one.ok for one in found),
+                "certificates": [asdict(one) | {"ok": one.ok} for one in found],
+                "complete_data": {f"{r}/{e}": frame for (r, e), frame in missed.items()},
+                "slippage": slipped,
+            }
+        )
+        return 0 if all(one.ok for one in found) else _FOUND
+    for one in found:
+        output.emit_text(_certificate(one))
+    _show_missed(missed)
+    filled: list[float] = slipped["slippage_points"].drop_nulls().to_list()
+    if filled:
+        output.emit_text(
+            f"{len(filled)} of {slipped.height} recommendations were filled; at their commit the "
+            f"market was {sum(filled) / len(filled):+.4f} points from the model's fill on average "
+            f"(worst {max(filled):+.4f})"
+        )
+    return 0 if all(one.ok for one in found) else _FOUND
+
+
+def _show_missed(missed: dict[tuple[str, int], Any]) -> None:
+    for (root, epoch), frame in missed.items():
+        if frame.height:
+            output.emit_table(
+                frame.columns,
+                frame.iter_rows(),
+                title=f"\n{root}, epoch {epoch}: with complete data, in time, these differ:",
+                right=("net",),
+            )
+
+
+def _certificate(found: Parity) -> str:
+    verdict = "EQUAL" if found.ok else f"DIFFERENT: {found.difference}"
+    counts = ", ".join(f"{count} {name}" for name, count in found.counts.items() if count)
+    lines = [
+        f"parity {found.root}, epoch {found.epoch}: {verdict}",
+        f"  inputs   up to {found.upto_seq}  {found.inputs_hash[:32]}",
+        f"  outputs  {found.outputs_hash[:32]}",
+        (
+            f"  config   {found.config_id[:32]}  engine {found.engine_version}, "
+            f"clustercore {found.clustercore_version}"
+        ),
+        f"  {counts}",
+    ]
+    if found.note:
+        lines.append(f"  {found.note}")
+    return "\n".join(lines)
+
+
+def doctor(
+    *,
+    symbol: Symbols = ("ES",),
+    db: Database = _DATABASE,
+    gateway: str | None = None,
+    settings: SettingOptions = NO_SETTINGS,
+    shown: OutputOptions = AS_TEXT,
+) -> int:
+    """Check what a live day needs: key, data, clock, database, disk, sessions.
+
+    Each line passes or says what to do. Ends with 1 when a line fails.
+
+    Parameters
+    ----------
+    gateway
+        Another gateway, such as 127.0.0.1:13000.
+    """
+    from clustercore.cli.doctor_probes import probes_of
+    from clustercore.live.doctor import exit_code, run_doctor
+
+    config = resolve_config(settings)
+    chosen = _live_settings(settings.config, gateway, None, ())
+    with contextlib.ExitStack() as stack, output.progress("asking"):
+        checks = run_doctor(probes_of(stack, config, symbol, db, chosen))
+    if shown.json:
+        output.emit_json({"ok": exit_code(checks) == 0, "checks": [asdict(c) for c in checks]})
+    else:
+        words = {True: "pass", False: "FAIL", None: "?"}
+        output.emit_table(
+            ("", "check", "found", "what to do"),
+            [(words[check.ok], check.name, check.found, check.advice) for check in checks],
+        )
+    return exit_code(checks)
+
+
+service = App(name="service", help="Run the live process as a systemd service.")
+
+
+@service.command(
+    help_epilogue="""Examples:
+
+  clustercore service install --dry-run
+  clustercore service install --user --symbol ES --symbol NQ --db ~/es/live.duckdb
+
+"""
+)
+def install(
+    *,
+    user: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    dry_run: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    symbol: Symbols = ("ES",),
+    db: Database = _DATABASE,
+    settings: SettingOptions = NO_SETTINGS,
+    shown: OutputOptions = AS_TEXT,
+) -> int:
+    """Write a systemd unit for the live process; nothing is enabled or started.
+
+    Parameters
+    ----------
+    user
+        Write it to your own units.
+    dry_run
+        Print it only.
+    """
+    from clustercore.live.service import install as write
+    from clustercore.live.service import unit_text
+
+    if user == dry_run:
+        raise ConfigError(
+            "say what to do with the unit",
+            field="service install",
+            expected="--user to write it, or --dry-run to see it",
+        )
+    database = db.expanduser().absolute()
+    arguments = [part for name in symbol for part in ("--symbol", name)]
+    arguments += ["--db", str(database)]
+    if settings.preset is not None:
+        arguments += ["--preset", settings.preset]
+    if settings.config is not None:
+        arguments += ["--config", str(settings.config.absolute())]
+    arguments += [part for text in settings.set for part in ("--set", text)]
+    resolve_config(settings)
+    text = unit_text(arguments, folder=Path.cwd(), writable=[database.parent])
+    done = write(text, dry_run=dry_run)
+    if shown.json:
+        output.emit_json({"path": done.path, "text": done.text, "next": done.next_steps})
+        return 0
+    output.emit_text(text if dry_run else f"written: {done.path}")
+    output.emit_text("next:\n  " + "\n  ".join(done.next_steps))
+    return 0

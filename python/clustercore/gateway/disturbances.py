@@ -1,0 +1,162 @@
+"""What each fault of the stream does to a session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from clustercore.gateway.faults import Fault
+from clustercore.gateway.market import seconds
+from clustercore.gateway.records import MINUTE_NS
+
+if TYPE_CHECKING:
+    from clustercore.gateway.session import Session
+
+__all__ = ["disturb"]
+
+_SLOW_READER = 2
+_MBO_RTYPE = 160
+_UNKNOWN_RTYPE = 254
+# Shorter than every record, and as long as the head alone.
+_HEAD_WORDS = 4
+_FAR_S = 3600.0
+
+
+async def disturb(session: Session, fault: Fault, row: int) -> None:
+    """Let a fault happen to a session.
+
+    Parameters
+    ----------
+    session : Session
+        Whose stream it is.
+    fault : Fault
+        What happens.
+    row : int
+        The bar that the session was sent last.
+    """
+    if fault.kind in _BROKEN_BYTES:
+        await session.send(_BROKEN_BYTES[fault.kind](session, row))
+        await session.channel.flush()
+        session.break_off(fault.outage_s)
+    else:
+        await _DISTURBANCES[fault.kind](session, fault, row)
+
+
+async def _fin(session: Session, fault: Fault, _row: int) -> None:
+    await session.channel.flush()
+    session.desk.begin_outage(fault.outage_s)
+    session.close(fault.kind)
+
+
+async def _rst(session: Session, fault: Fault, _row: int) -> None:
+    await session.channel.flush()
+    session.desk.begin_outage(fault.outage_s)
+    session.close(fault.kind, reset=True)
+
+
+async def _freeze(session: Session, fault: Fault, _row: int) -> None:
+    session.break_off(fault.outage_s)
+
+
+async def _fatal_error(session: Session, fault: Fault, _row: int) -> None:
+    await session.fatal(fault.code, fault.text, fault.outage_s)
+
+
+async def _error(session: Session, fault: Fault, _row: int) -> None:
+    await session.send(session.error(fault.code, fault.text))
+
+
+async def _slow_reader_warning(session: Session, _fault: Fault, _row: int) -> None:
+    await session.send(session.system(_SLOW_READER, "Slow reader detected"))
+
+
+async def _duplicate_burst(session: Session, fault: Fault, row: int) -> None:
+    sent = session.bars_until(row)[-fault.count :]
+    if len(sent):
+        await session.send(session.bars(sent).tobytes())
+
+
+async def _mapping_change(session: Session, _fault: Fault, row: int) -> None:
+    place = int(session.desk.schedule.bar_codes[row])
+    session.desk.ids[place] = int(session.desk.ids.max()) + 1
+    await session.send(session.mapping(place, session.desk.schedule.symbols[place]))
+
+
+async def _byte_at_a_time(session: Session, fault: Fault, _row: int) -> None:
+    session.channel.go_singly(fault.count)
+
+
+async def _conflict(session: Session, _fault: Fault, row: int) -> None:
+    block = session.bars(np.array([row]))
+    block["volume"] += np.uint64(1)
+    await session.send(block.tobytes())
+
+
+async def _future_bar(session: Session, fault: Fault, row: int) -> None:
+    block = session.bars(np.array([row]))
+    block["ts_event"] += np.uint64(_far(fault))
+    await session.send(block.tobytes())
+
+
+async def _past_bar(session: Session, fault: Fault, row: int) -> None:
+    block = session.bars(np.array([row]))
+    block["ts_event"] -= np.uint64(_far(fault))
+    # Not what was sent for that minute: to be told from a repetition.
+    block["volume"] += np.uint64(1)
+    await session.send(block.tobytes())
+
+
+async def _wrong_type(session: Session, _fault: Fault, row: int) -> None:
+    await session.send(_with_head(session, row, 1, _MBO_RTYPE))
+
+
+def _garbage(_session: Session, _row: int) -> bytes:
+    # More than the longest record that its first byte could announce.
+    return bytes(range(255, 191, -1)) * 64
+
+
+def _bad_length(session: Session, row: int) -> bytes:
+    return _with_head(session, row, 0, _HEAD_WORDS)
+
+
+def _zero_length(session: Session, row: int) -> bytes:
+    return _with_head(session, row, 0, 0)
+
+
+def _unknown_rtype(session: Session, row: int) -> bytes:
+    return _with_head(session, row, 1, _UNKNOWN_RTYPE)
+
+
+def _with_head(session: Session, row: int, place: int, value: int) -> bytes:
+    content = bytearray(session.bars(np.array([row])).tobytes())
+    content[place] = value
+    return bytes(content)
+
+
+def _far(fault: Fault) -> int:
+    return seconds(max(fault.delay_s, _FAR_S)) // MINUTE_NS * MINUTE_NS
+
+
+_DISTURBANCES: dict[str, Callable[[Session, Fault, int], Coroutine[Any, Any, None]]] = {
+    "byte_at_a_time": _byte_at_a_time,
+    "conflict": _conflict,
+    "duplicate_burst": _duplicate_burst,
+    "error": _error,
+    "fatal_error": _fatal_error,
+    "fin": _fin,
+    "freeze": _freeze,
+    "future_bar": _future_bar,
+    "mapping_change": _mapping_change,
+    "past_bar": _past_bar,
+    "rst": _rst,
+    "slow_reader_warning": _slow_reader_warning,
+    "wrong_type": _wrong_type,
+}
+_BROKEN_BYTES: dict[str, Callable[[Session, int], bytes]] = {
+    "bad_length": _bad_length,
+    "garbage": _garbage,
+    "unknown_rtype": _unknown_rtype,
+    "zero_length": _zero_length,
+}

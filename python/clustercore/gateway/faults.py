@@ -1,0 +1,177 @@
+"""Faults that a gateway makes on purpose, when it makes them, and how often."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from clustercore.errors import ConfigError
+
+__all__ = ["CONNECTION_FAULTS", "MARKET_FAULTS", "STREAM_FAULTS", "Fault", "FaultScript"]
+
+# Meet the next connection, before it has received a record.
+CONNECTION_FAULTS: Final = (
+    "accept_then_close",
+    "auth_reject",
+    "close_before_auth_reply",
+    "freeze_after_metadata",
+    "freeze_before_metadata",
+    "future_version",
+    "limit_reject",
+    "silence",
+)
+# Meet a session in the middle of its stream.
+STREAM_FAULTS: Final = (
+    "bad_length",
+    "byte_at_a_time",
+    "conflict",
+    "drop_bar",
+    "duplicate_burst",
+    "error",
+    "fatal_error",
+    "fin",
+    "fin_mid_record",
+    "freeze",
+    "future_bar",
+    "garbage",
+    "mapping_change",
+    "past_bar",
+    "reorder",
+    "rst",
+    "slow_reader_warning",
+    "unknown_rtype",
+    "wrong_type",
+    "zero_length",
+)
+# Meet everybody.
+MARKET_FAULTS: Final = ("late_eoi", "listener_down", "no_eoi")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One scripted fault.
+
+    A fault of a connection meets the next `times` connections, from the start or from the moment
+    named by `after_bars` or `at`. Every other fault happens at that moment, and again after as many
+    more bars until it has happened `times` times.
+
+    Attributes
+    ----------
+    kind : str
+        One of ``CONNECTION_FAULTS``, ``STREAM_FAULTS`` and ``MARKET_FAULTS``.
+    after_bars : int, optional
+        After so many bars were sent live, over all sessions of the gateway.
+    at : int, optional
+        At this market instant, ns UTC.
+    outage_s : float
+        Market seconds that pass before a connection is answered again.
+    times : int
+        How often.
+    count : int
+        How many records a ``duplicate_burst`` repeats, how many bytes a ``byte_at_a_time`` sends
+        singly.
+    code : int
+        Code of an ``error`` or ``fatal_error``.
+    text : str
+        Its text.
+    delay_s : float
+        Market seconds by which an END_OF_INTERVAL is late, or a bar's time is off.
+    """
+
+    kind: str
+    after_bars: int | None = None
+    at: int | None = None
+    outage_s: float = 0.0
+    times: int = 1
+    count: int = 3
+    code: int = 6
+    text: str = "internal"
+    delay_s: float = 20.0
+
+    def __post_init__(self) -> None:
+        kinds = (*CONNECTION_FAULTS, *STREAM_FAULTS, *MARKET_FAULTS)
+        if self.kind not in kinds:
+            raise ConfigError(
+                "no such fault", field="kind", found=repr(self.kind), expected=", ".join(kinds)
+            )
+        if self.after_bars is not None and self.at is not None:
+            raise ConfigError(
+                "a fault happens after so many bars or at an instant, not both",
+                field="after_bars",
+                found=f"after_bars={self.after_bars}, at={self.at}",
+                expected="one of them",
+            )
+        for name, least in (("outage_s", 0), ("delay_s", 0), ("times", 1), ("count", 1)):
+            if getattr(self, name) < least:
+                raise ConfigError(
+                    "not an allowed value",
+                    field=name,
+                    found=str(getattr(self, name)),
+                    expected=f"{least} or more",
+                )
+
+
+@dataclass
+class _Planned:
+    fault: Fault
+    left: int
+    bars: int | None
+
+
+class FaultScript:
+    """What is still to happen.
+
+    Parameters
+    ----------
+    faults : iterable of Fault
+        The script; `add` puts more in.
+    """
+
+    def __init__(self, faults: Iterable[Fault] = ()) -> None:
+        self._waiting: list[_Planned] = []
+        self._armed: list[_Planned] = []
+        for fault in faults:
+            self.add(fault)
+
+    def add(self, fault: Fault) -> None:
+        """Put a fault in."""
+        planned = _Planned(fault, fault.times, fault.after_bars)
+        at_once = fault.after_bars is None and fault.at is None
+        (self._armed if at_once else self._waiting).append(planned)
+
+    def next_bars(self) -> int | None:
+        """Return the count of live bars at which something happens next."""
+        counts = [planned.bars for planned in self._waiting if planned.bars is not None]
+        return min(counts, default=None)
+
+    def next_instant(self) -> int | None:
+        """Return the market instant at which something happens next."""
+        instants = [planned.fault.at for planned in self._waiting if planned.fault.at is not None]
+        return min(instants, default=None)
+
+    def arm(self, *, bars: int | None = None, now: int | None = None) -> None:
+        """Arm what is due by this count of live bars, or by this instant."""
+        for planned in tuple(self._waiting):
+            by_bars = bars is not None and planned.bars is not None and planned.bars <= bars
+            at = planned.fault.at
+            if by_bars or (now is not None and at is not None and at <= now):
+                self._waiting.remove(planned)
+                self._armed.append(planned)
+
+    def take(self, kinds: tuple[str, ...]) -> Fault | None:
+        """Return the first armed fault of these kinds, counted as happened."""
+        for planned in self._armed:
+            if planned.fault.kind in kinds:
+                self._happened(planned)
+                return planned.fault
+        return None
+
+    def _happened(self, planned: _Planned) -> None:
+        planned.left -= 1
+        if planned.left == 0:
+            self._armed.remove(planned)
+        elif planned.bars is not None and planned.fault.kind not in CONNECTION_FAULTS:
+            self._armed.remove(planned)
+            planned.bars += max(planned.fault.after_bars or 0, 1)
+            self._waiting.append(planned)

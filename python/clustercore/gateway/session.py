@@ -1,0 +1,528 @@
+"""One client's session: its handshake, its subscriptions, its replay and its part of the stream."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import numpy as np
+
+from clustercore.errors import DataError
+from clustercore.gateway import protocol, records
+from clustercore.gateway.channel import Channel
+from clustercore.gateway.disturbances import disturb
+from clustercore.gateway.faults import CONNECTION_FAULTS, STREAM_FAULTS, Fault, FaultScript
+from clustercore.gateway.market import Due, MarketTime, Schedule, seconds
+from clustercore.gateway.symbols import Resolver
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Connection", "Desk", "Session"]
+
+HEARTBEAT, SUBSCRIBED, SLOW_READER, REPLAYED, END_OF_INTERVAL = 0, 1, 2, 3, 4
+BAD_SUBSCRIPTION, UNRESOLVED, AGED_OUT = 5, 4, 8
+BARS: Final = "ohlcv-1m"
+TRADES: Final = "trades"
+
+_REPLAY_ROWS = 8192
+_TRADE_ROWS = 65_536
+# A client that leaves more than this unread is warned, and later cut off.
+_UNREAD = 1 << 18
+_MOST_UNREAD = 1 << 26
+_MID_RECORD = 20
+_NOBODY = np.zeros(0, dtype=np.int64)
+_NEXT_BAR_FAULTS = ("drop_bar", "fin_mid_record", "reorder")
+
+
+@dataclass
+class Connection:
+    """What one client did, for the journal.
+
+    Attributes
+    ----------
+    number : int
+        Which connection it was, from 1.
+    opened : int
+        Market time of its greeting, ns UTC.
+    client, dataset : str
+        What it said it was, and wanted.
+    ts_out, zstd : bool
+        The form of stream it asked for.
+    heartbeat_interval_s : int
+        Its heartbeat interval.
+    subscriptions : list of SubscriptionLine
+        Its subscriptions, line by line.
+    started : int or None
+        Market time at which it started its session.
+    replayed, live_bars : int
+        Rows replayed to it, and bars sent live.
+    ended : str
+        How it ended: ``client`` where the client went, otherwise what the gateway did.
+    faults : list of str
+        The faults it met.
+    """
+
+    number: int
+    opened: int
+    client: str = ""
+    dataset: str = ""
+    ts_out: bool = False
+    zstd: bool = False
+    heartbeat_interval_s: int = 30
+    subscriptions: list[protocol.SubscriptionLine] = field(default_factory=list)
+    started: int | None = None
+    replayed: int = 0
+    live_bars: int = 0
+    ended: str = ""
+    faults: list[str] = field(default_factory=list)
+
+
+class Desk(Protocol):
+    """What a session needs of its gateway."""
+
+    key: str
+    dataset: str
+    speed: float
+    max_sessions: int
+    replay_limit_ns: int
+    market: MarketTime
+    schedule: Schedule
+    resolver: Resolver
+    script: FaultScript
+    ids: NDArray[np.uint32]
+    live_bars: int
+
+    def change(self) -> None:
+        """Look again at who is there and what is due."""
+
+    def begin_outage(self, outage_s: float) -> None:
+        """Let market time pass before anybody is answered again."""
+
+    def open_sessions(self) -> int:
+        """Return how many sessions are authenticated."""
+
+    async def let_down(self) -> None:
+        """Cut everybody off and refuse connections for a while, where the script says so."""
+
+
+@dataclass
+class _Subscription:
+    schema: str
+    number: int
+    mask: NDArray[np.bool_]
+    start: int | None
+
+
+class Session:
+    """A client's session.
+
+    Parameters
+    ----------
+    desk : Desk
+        The gateway.
+    channel : Channel
+        The client's socket.
+    connection : Connection
+        Its line of the journal.
+    """
+
+    def __init__(self, desk: Desk, channel: Channel, connection: Connection) -> None:
+        self.desk = desk
+        self.channel = channel
+        self.journal = connection
+        self.live = False
+        self.authenticated = False
+        self._broken = False
+        self._outage_at_end = 0.0
+        self._subscriptions: list[_Subscription] = []
+        self._partial: dict[int, list[str]] = {}
+        nothing = np.zeros(len(desk.schedule.symbols), dtype=np.bool_)
+        self._masks = {BARS: nothing, TRADES: nothing}
+        self._heartbeat_ns = seconds(connection.heartbeat_interval_s)
+        self._last_sent = connection.opened
+        self._warned = False
+        self._expected: list[Fault] = []
+        self._withheld: int | None = None
+
+    async def send(self, content: bytes) -> None:
+        """Send records; a client that does not keep up is waited for, or warned and cut off.
+
+        A market without a pace waits for its readers. One with a pace waits for nobody.
+        """
+        if self._broken:
+            return
+        self._last_sent = self.desk.market.now()
+        await self.channel.send(content)
+        waiting = self.channel.waiting
+        if waiting <= _UNREAD:
+            self._warned = False
+        elif math.isinf(self.desk.speed):
+            await self.channel.drain()
+        elif waiting > _MOST_UNREAD:
+            self.close("slow reader", reset=True)
+        elif not self._warned:
+            self._warned = True
+            self.channel.write(self.system(SLOW_READER, "Slow reader detected"))
+
+    def close(self, reason: str, *, reset: bool = False) -> None:
+        """End the session, with FIN or with RST."""
+        if self.channel.closed:
+            return
+        self.journal.ended = reason
+        self.live = False
+        self.authenticated = False
+        self.channel.close(reset=reset)
+        self.desk.begin_outage(self._outage_at_end)
+
+    def abandon(self) -> None:
+        """End the session without sending what still waits."""
+        self.close("gateway closed")
+        self.channel.abort()
+
+    def break_off(self, outage_s: float) -> None:
+        """Send nothing any more and leave the socket open: the client has to notice."""
+        self._broken = True
+        self.live = False
+        self._outage_at_end = outage_s
+        self.desk.change()
+
+    # -- handshake and subscriptions
+
+    async def run(self) -> None:
+        """Serve the client until it goes or is sent away."""
+        try:
+            if await self._handshake():
+                await self._listen()
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            pass
+        except DataError as error:
+            await self.fatal(BAD_SUBSCRIPTION, str(error))
+        finally:
+            self.close("client")
+
+    async def _handshake(self) -> bool:
+        fault = self.desk.script.take(CONNECTION_FAULTS)
+        kind = "" if fault is None else fault.kind
+        if fault is not None:
+            self.journal.faults.append(kind)
+            if kind in {"accept_then_close", "close_before_auth_reply"} or "reject" in kind:
+                self.desk.begin_outage(fault.outage_s)
+            else:
+                self._outage_at_end = fault.outage_s
+        if kind == "accept_then_close":
+            self.close(kind)
+            return False
+        if kind == "silence":
+            await self.channel.reader.read()
+            return False
+        challenge = secrets.token_hex(16)
+        self.channel.write(f"lsg_version={protocol.LSG_VERSION}\ncram={challenge}\n".encode())
+        asked = protocol.authentication_of(await self.channel.line())
+        if kind == "close_before_auth_reply":
+            self.close(kind)
+            return False
+        refusal = self._refusal(asked, challenge, kind)
+        if refusal:
+            self.channel.write(f"success=0|error={refusal}\n".encode())
+            self.close(refusal)
+            return False
+        self._accept(asked)
+        return await self._until_started(kind)
+
+    def _refusal(self, asked: protocol.Authentication, challenge: str, kind: str) -> str:
+        if kind == "limit_reject" or self.desk.open_sessions() >= self.desk.max_sessions:
+            return protocol.LIMIT_TEXT
+        proved = protocol.is_answer(asked.answer, challenge, self.desk.key)
+        if kind == "auth_reject" or not proved:
+            return protocol.UNAUTHORISED_TEXT
+        if asked.dataset != self.desk.dataset:
+            return f"Invalid dataset {asked.dataset}, this gateway serves {self.desk.dataset}"
+        return ""
+
+    def _accept(self, asked: protocol.Authentication) -> None:
+        self.authenticated = True
+        self.journal.client = asked.client
+        self.journal.dataset = asked.dataset
+        self.journal.ts_out = asked.ts_out
+        self.journal.zstd = asked.zstd
+        self.journal.heartbeat_interval_s = asked.heartbeat_interval_s
+        self._heartbeat_ns = seconds(asked.heartbeat_interval_s)
+        self.channel.write(f"success=1|session_id={1000 + self.journal.number}\n".encode())
+        if asked.zstd:
+            self.channel.compress()
+
+    async def _until_started(self, fault: str) -> bool:
+        """Take subscriptions until the session is started, then send what it begins with."""
+        waiting: list[protocol.SubscriptionLine] = []
+        while True:
+            fields = protocol.fields_of(await self.channel.line())
+            if "start_session" in fields:
+                break
+            waiting.append(protocol.subscription_of(fields))
+        self.journal.started = self.desk.market.now()
+        if fault == "freeze_before_metadata":
+            self.break_off(self._outage_at_end)
+            return True
+        self._begin_records(version=9 if fault == "future_version" else 3)
+        if fault in {"freeze_after_metadata", "future_version"}:
+            self.break_off(self._outage_at_end)
+            return True
+        for line in waiting:
+            await self._subscribe(line, replay=True)
+        if not self.channel.closed:
+            await self._catch_up()
+        return not self.channel.closed
+
+    def _begin_records(self, version: int) -> None:
+        now = self.desk.market.now()
+        header = records.encode_metadata(start=now, ts_out=self.journal.ts_out, version=version)
+        self.channel.write(header + self.system(HEARTBEAT, f"speed={self.desk.speed:g}"))
+
+    async def _listen(self) -> None:
+        """Take the subscriptions that come after the start, until the client goes."""
+        while not self.channel.closed:
+            line = await self.channel.line()
+            if not self._broken:
+                subscription = protocol.subscription_of(protocol.fields_of(line))
+                await self._subscribe(subscription, replay=False)
+
+    async def _subscribe(self, line: protocol.SubscriptionLine, *, replay: bool) -> None:
+        self.journal.subscriptions.append(line)
+        symbols = self._partial.setdefault(line.number, [])
+        symbols += line.symbols
+        if not line.is_last:
+            return
+        del self._partial[line.number]
+        if line.schema not in self._masks:
+            await self.fatal(BAD_SUBSCRIPTION, f"Invalid schema {line.schema}")
+            return
+        text = f"Subscription request {line.number} for {line.schema} data succeeded"
+        content = self.system(SUBSCRIBED, text)
+        now = self.desk.market.now()
+        mask = np.zeros(len(self.desk.schedule.symbols), dtype=np.bool_)
+        for symbol in symbols:
+            places = self.desk.resolver.resolve(symbol, line.stype_in, now)
+            if not places:
+                content += self.error(UNRESOLVED, f"Failed to resolve symbol: {symbol}")
+            for place in places:
+                mask[place] = True
+                content += self.mapping(place, symbol)
+        self._masks[line.schema] = self._masks[line.schema] | mask
+        start = line.start if replay else None
+        if start is not None and 0 < start < now - self.desk.replay_limit_ns:
+            await self.send(content)
+            window = timedelta(seconds=self.desk.replay_limit_ns // 10**9)
+            await self.fatal(AGED_OUT, f"Replay start is more than {window} ago")
+            return
+        self._subscriptions.append(_Subscription(line.schema, line.number, mask, start))
+        await self.send(content)
+
+    # -- messages
+
+    def _stamp(self) -> int | None:
+        return self.desk.market.now() if self.journal.ts_out else None
+
+    def system(self, code: int, text: str, at: int | None = None) -> bytes:
+        """Return a message of the gateway; `at` is what it is about, the time if left out."""
+        now = self.desk.market.now() if at is None else at
+        return records.encode_system(code, text, now, self._stamp())
+
+    def error(self, code: int, text: str) -> bytes:
+        """Return an error message."""
+        return records.encode_error(code, text, self.desk.market.now(), self._stamp())
+
+    def mapping(self, place: int, asked: str) -> bytes:
+        """Return the mapping of what was asked for to an instrument, by its place."""
+        raw = self.desk.schedule.symbols[place]
+        if asked == "ALL_SYMBOLS":
+            asked = raw
+        now = self.desk.market.now()
+        return records.encode_mapping(int(self.desk.ids[place]), asked, raw, now, self._stamp())
+
+    async def fatal(self, code: int, text: str, outage_s: float = 0.0) -> None:
+        """Send an error that ends the session, then FIN."""
+        await self.send(self.error(code, text))
+        await self.channel.flush()
+        self.desk.begin_outage(outage_s)
+        self.close(f"error {code}")
+
+    def heartbeat_at(self) -> int:
+        """Return when a heartbeat is due unless something else is sent before."""
+        return self._last_sent + self._heartbeat_ns
+
+    async def heartbeat(self, *, forced: bool = False) -> None:
+        """Send a heartbeat if one is due."""
+        if forced or self.heartbeat_at() <= self.desk.market.now():
+            await self.send(self.system(HEARTBEAT, "Heartbeat"))
+
+    # -- replay
+
+    async def _catch_up(self) -> None:
+        """Replay, then send what was sent to others meanwhile, and go live with nothing between."""
+        schedule = self.desk.schedule
+        begun = {BARS: schedule.released_bars, TRADES: schedule.released_trades}
+        replayed: set[str] = set()
+        for subscription in self._subscriptions:
+            if subscription.start is None:
+                continue
+            schema, until = subscription.schema, begun[subscription.schema]
+            first = self._first_row(schema, subscription.start)
+            await self._replay(schema, first, until, subscription.mask)
+            replayed.add(schema)
+        for schema in sorted(replayed):
+            await self.send(self.system(REPLAYED, f"Finished {schema} replay"))
+        sent = dict(begun)
+        while not self.channel.closed:
+            released = {BARS: schedule.released_bars, TRADES: schedule.released_trades}
+            if released == sent:
+                break
+            for schema, until in released.items():
+                await self._replay(schema, sent[schema], until, self._masks[schema])
+            sent = released
+        if self.channel.closed or self._broken:
+            return
+        self.live = True
+        self.desk.script.arm(bars=self.desk.live_bars)
+        await self._happenings()
+        self.desk.change()
+
+    def _first_row(self, schema: str, start: int) -> int:
+        columns = self.desk.schedule.bars if schema == BARS else self.desk.schedule.trades
+        oldest = max(start, self.desk.market.now() - self.desk.replay_limit_ns)
+        # Trades are in the order of their receipt, and asked for by the exchange's time.
+        time = columns["ts_event"]
+        if schema == TRADES:
+            return int(np.argmax(time >= oldest)) if (time >= oldest).any() else len(time)
+        return int(np.searchsorted(time, oldest))
+
+    async def _replay(self, schema: str, first: int, until: int, mask: NDArray[np.bool_]) -> None:
+        for begin in range(first, until, _REPLAY_ROWS):
+            if self.channel.closed:
+                return
+            rows = self._rows(schema, slice(begin, min(begin + _REPLAY_ROWS, until)), mask)
+            if len(rows):
+                self.journal.replayed += len(rows)
+                await self.send(self._replayed(schema, rows))
+
+    def _replayed(self, schema: str, rows: NDArray[np.int64]) -> bytes:
+        if schema == BARS:
+            return self.bars(rows).tobytes()
+        block = self._trades(rows)
+        if self.journal.ts_out:
+            block["ts_out"] = self.desk.market.now()
+        return block.tobytes()
+
+    def _rows(self, schema: str, rows: slice, mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+        schedule = self.desk.schedule
+        codes = schedule.bar_codes if schema == BARS else schedule.trade_codes
+        found: NDArray[np.int64] = np.flatnonzero(mask[codes[rows]]) + rows.start
+        return found
+
+    def bars(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Return bars as records sent now."""
+        schedule = self.desk.schedule
+        ids = self.desk.ids[schedule.bar_codes[rows]]
+        return records.encode_bars(schedule.bars, rows, ids, self._stamp())
+
+    def bars_until(self, row: int) -> NDArray[np.int64]:
+        """Return the rows of this session's bars up to and including one."""
+        return self._rows(BARS, slice(0, row + 1), self._masks[BARS])
+
+    def _trades(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Return trades as records sent when they were received."""
+        schedule = self.desk.schedule
+        ids = self.desk.ids[schedule.trade_codes[rows]]
+        return records.encode_trades(schedule.trades, rows, ids, ts_out=self.journal.ts_out)
+
+    # -- live
+
+    async def deliver(self, due: Due) -> None:
+        """Send this session's part of what is due."""
+        await self._deliver_trades(due.trades)
+        await self._deliver_bars(due.bars)
+
+    async def announce(self, ends: Iterable[int]) -> None:
+        """Say that intervals are closed."""
+        if self.live and self._masks[BARS].any():
+            text = f"End of interval for {BARS}"
+            content = b"".join(self.system(END_OF_INTERVAL, text, end) for end in ends)
+            if content:
+                await self.send(content)
+
+    async def _deliver_trades(self, due: slice) -> None:
+        if not self._masks[TRADES].any():
+            return
+        for begin in range(due.start, due.stop, _TRADE_ROWS):
+            part = slice(begin, min(begin + _TRADE_ROWS, due.stop))
+            rows = self._rows(TRADES, part, self._masks[TRADES])
+            if self.live and len(rows):
+                await self.send(self._trades(rows).tobytes())
+
+    async def _deliver_bars(self, due: slice) -> None:
+        rows = self._rows(BARS, due, self._masks[BARS]) if due.stop > due.start else _NOBODY
+        place = 0
+        while self.live and place < len(rows):
+            if self._expected:
+                await self._next_bar(int(rows[place]))
+                place += 1
+                continue
+            limit = self.desk.script.next_bars()
+            room = len(rows) - place
+            if limit is not None:
+                room = min(room, max(limit - self.desk.live_bars, 1))
+            await self._send_bars(rows[place : place + room])
+            place += room
+
+    async def _send_bars(self, rows: NDArray[np.int64]) -> None:
+        await self.send(self.bars(rows).tobytes())
+        if self._withheld is not None:
+            late, self._withheld = self._withheld, None
+            await self.send(self.bars(np.array([late])).tobytes())
+        self.journal.live_bars += len(rows)
+        self.desk.live_bars += len(rows)
+        self.desk.script.arm(bars=self.desk.live_bars)
+        await self._happenings(int(rows[-1]))
+
+    # -- faults
+
+    async def _happenings(self, row: int | None = None) -> None:
+        """Let every fault of the stream that is due happen to this session."""
+        await self.desk.let_down()
+        while self.live:
+            fault = self.desk.script.take(STREAM_FAULTS)
+            if fault is None:
+                return
+            await self.suffer(fault, row)
+
+    async def suffer(self, fault: Fault, row: int | None = None) -> None:
+        """Let a fault happen; `row` is the bar sent last."""
+        self.journal.faults.append(fault.kind)
+        if fault.kind in _NEXT_BAR_FAULTS:
+            self._expected.append(fault)
+        else:
+            await disturb(self, fault, self._last_row() if row is None else row)
+
+    def _last_row(self) -> int:
+        """Return the newest bar of this session; its first one where there was none yet."""
+        sent = self.bars_until(self.desk.schedule.released_bars - 1)
+        if len(sent):
+            return int(sent[-1])
+        coming = self.bars_until(len(self.desk.schedule.bar_codes))
+        return int(coming[0]) if len(coming) else 0
+
+    async def _next_bar(self, row: int) -> None:
+        """Handle a bar that a fault waits for; one that is dropped is simply not sent."""
+        fault = self._expected.pop(0)
+        if fault.kind == "reorder":
+            self._withheld = row
+        elif fault.kind == "fin_mid_record":
+            await self.send(self.bars(np.array([row])).tobytes()[:_MID_RECORD])
+            await self.channel.flush()
+            self.desk.begin_outage(fault.outage_s)
+            self.close(fault.kind)

@@ -1,0 +1,680 @@
+"""The feed: connections, what they bring, what is missing between them, and in which state we are.
+
+Everything here runs on the trading thread and is driven by what arrives. A connection is used once.
+Each begins its replay at a bar that is known already, so that the first bar proves that nothing is
+missing; where it does not, history is asked, and where that has nothing, the hole is written down.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import re
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import IO, TYPE_CHECKING, Any, Protocol
+
+from clustercore.errors import ClusterCoreError
+from clustercore.inputs import Bar
+from clustercore.instruments import parse_symbol
+from clustercore.live import messages as msg
+from clustercore.live.clock import MarketClock
+from clustercore.live.strategy import is_outright
+from clustercore.live.stream import Connection, Subscription
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from clustercore.live.clock import Clock
+    from clustercore.live.key import Key
+    from clustercore.live.settings import LiveSettings
+    from clustercore.live.strategy import Calendar, Strategy
+
+__all__ = [
+    "BACKOFF",
+    "CATCHING_UP",
+    "CONNECTING",
+    "DEGRADED",
+    "FATAL",
+    "IDLE",
+    "LIVE",
+    "STOPPED",
+    "Feed",
+    "Past",
+]
+
+IDLE = "IDLE"
+CONNECTING = "CONNECTING"
+CATCHING_UP = "CATCHING_UP"
+LIVE = "LIVE"
+DEGRADED = "DEGRADED"
+BACKOFF = "BACKOFF"
+STOPPED = "STOPPED"
+FATAL = "FATAL"
+
+_LOG = logging.getLogger(__name__)
+_NANOS = 10**9
+_POLL_S = 0.05
+_FUTURE_NS = 5 * _NANOS
+# The gateway's limit moves on while we connect.
+_REACH_MARGIN_NS = 300 * _NANOS
+_SKEW_NS = 5 * _NANOS
+_ATTEMPTS_UNTIL_ALARM = 5
+_SLOW_RETRY_S = 60.0
+_SPEED = re.compile(r"speed=([0-9.]+|inf)")
+
+
+class Past(Protocol):
+    """Where bars of the past come from."""
+
+    def available_end(self) -> int:
+        """Return the end of what history has, ns."""
+
+    def bars(self, start: int, end: int) -> pl.DataFrame:
+        """Return bars of every month in order of time: Int64 ns and 1e-9 points."""
+
+
+class _Ended(Exception):  # noqa: N818 -- it is how a connection ends, not an error
+    """The connection is of no more use."""
+
+    def __init__(self, lost: msg.Lost, *, needs_history: bool = False) -> None:
+        super().__init__(lost.reason)
+        self.lost = lost
+        self.needs_history = needs_history
+
+
+@dataclass
+class _Session:
+    """What is known of the connection under way."""
+
+    asked_from: int | None
+    symbols: dict[int, str] = field(default_factory=dict)
+    unmapped: dict[int, list[msg.MarketBar]] = field(default_factory=dict)
+    proved: bool = False
+    unresolved: int = 0
+
+
+class Feed:
+    """Connections one after the other, until stopped.
+
+    Parameters
+    ----------
+    strategies : sequence of Strategy
+        Who gets the bars, by root.
+    settings : LiveSettings
+        Gateway and times.
+    clock : Clock
+        The time.
+    key : Key
+        The API key.
+    calendar : Calendar
+        The session table.
+    past : Past, optional
+        Where gaps that the gateway cannot replay are filled from.
+    journal : callable
+        ``(kind, root, reason, start, end, detail)``.
+    committed : callable
+        Writes down what was entered; called after each message that changed something.
+    idle : callable
+        Called some twenty times a second, and between batches.
+    capture : callable, optional
+        Returns a file for the raw bytes of a connection.
+    backfill_ns : int
+        How much history to begin with.
+    seed : int, optional
+        Of the jitter between attempts.
+    """
+
+    def __init__(
+        self,
+        strategies: Sequence[Strategy],
+        settings: LiveSettings,
+        clock: Clock,
+        key: Key,
+        calendar: Calendar,
+        *,
+        journal: Callable[..., None],
+        committed: Callable[[], None],
+        idle: Callable[[], None],
+        past: Past | None = None,
+        capture: Callable[[], IO[bytes] | None] | None = None,
+        backfill_ns: int = 0,
+        seed: int | None = None,
+    ) -> None:
+        self.strategies = {strategy.root: strategy for strategy in strategies}
+        self.settings = settings
+        self.clock = clock
+        self.key = key
+        self.calendar = calendar
+        self.past = past
+        self.stop = threading.Event()
+        self.wake = threading.Event()
+        self.state = IDLE
+        self.reason = "not started"
+        self.since = 0
+        self.connections = 0
+        self.depth = 0
+        self.waiting = 0
+        self.speed: float | None = None
+        self.simulated = False
+        self.complete_until = 0
+        self.on_session_end: Callable[[int], None] | None = None
+        self._journal = journal
+        self._committed = committed
+        self._idle = idle
+        self._capture = capture
+        self._backfill_ns = backfill_ns
+        self._random = random.Random(seed)  # noqa: S311 -- jitter, no secret
+        self._interval_ns = strategies[0].interval_ns
+        self.troubles: dict[str, str] = {}
+        self._attempts = 0
+        self._last_attempt: int | None = None
+        self._history_asked_for: int | None = None
+        self._reads_history = False
+        self._was_live = False
+        self._alive = 0
+        self._heard_from = 0
+        self._over = 0
+
+    # The life of the feed.
+
+    def run(self) -> None:
+        """Connect, and connect again, until stopped or refused for good."""
+        self._resume()
+        if self._nothing_known() and self.past is not None:
+            self._fetch(None, "backfill")
+        while not self.stop.is_set():
+            if not self._pause():
+                break
+            self._fill_before_replay()
+            end = self._connection()
+            if self.stop.is_set():
+                break
+            self._journal("lost", None, end.lost.reason, None, None, {})
+            if end.lost.permanent:
+                self._go(FATAL, end.lost.reason)
+                break
+            if end.needs_history:
+                self._fetch(self.complete_until, "historical")
+            if end.lost.slow_retry:
+                self._attempts = max(self._attempts, 7)
+        if self.state != FATAL:
+            self._go(STOPPED, "stopped")
+        self._committed()
+
+    def _pause(self) -> bool:
+        """Wait before the next attempt; the first retry comes at once, but no two in a second."""
+        if self._last_attempt is None:
+            return True
+        wait_s = max(0.0, 1.0 - self.clock.since(self._last_attempt))
+        if self._attempts > 1:
+            longest = min(self.settings.backoff_max_s, 2.0 ** min(self._attempts - 2, 16))
+            wait_s = max(wait_s, self._random.uniform(longest / 2, longest))
+        if wait_s > 0:
+            self._go(BACKOFF, f"attempt {self._attempts + 1} in {wait_s:.1f} s")
+            self._committed()
+        # In slices, so that the operator is heard meanwhile.
+        slices = max(1, round(wait_s / self.clock.longest_wait_s))
+        for _ in range(slices):
+            if self.stop.is_set():
+                break
+            self.clock.wait(self.wake, wait_s / slices)
+            self.wake.clear()
+            self._idle()
+        return not self.stop.is_set()
+
+    def _connection(self) -> _Ended:
+        self._last_attempt = self.clock.stamp()
+        self._attempts += 1
+        if self._attempts == _ATTEMPTS_UNTIL_ALARM:
+            self._journal(
+                "alarm", None, f"{self._attempts} attempts to connect failed", None, None, {}
+            )
+        start = self._resume_point()
+        self._go(CONNECTING, "connecting" if start is None else f"connecting, replay from {start}")
+        connection = Connection(
+            self.key,
+            self.settings,
+            self._subscriptions(start),
+            self._capture() if self._capture is not None else None,
+        )
+        session = _Session(asked_from=start)
+        self.connections += 1
+        self._journal("connecting", None, self.reason, start, None, {"number": self.connections})
+        connection.open()
+        try:
+            self._consume(connection, session)
+        except _Ended as end:
+            return end
+        finally:
+            ended = connection.close()
+            self.depth = max(self.depth, connection.depth)
+            if not ended:
+                self._journal("alarm", None, "a connection's threads did not end", None, None, {})
+            self._quarantine(session)
+        return _Ended(msg.Lost("closed by us"))
+
+    def _consume(self, connection: Connection, session: _Session) -> None:
+        opened = heard = self.clock.stamp()
+        any_record = False
+        alarmed = False
+        while not self.stop.is_set():
+            batch = connection.take(_POLL_S)
+            self.waiting = connection.waiting
+            self.depth = max(self.depth, connection.depth)
+            for message in batch:
+                if isinstance(message, msg.Lost):
+                    raise _Ended(message)
+                if not any_record:
+                    any_record = True
+                    self._heard_from = 0
+                    self._go(CATCHING_UP, "connected")
+                self._message(session, message)
+            if batch:
+                heard = self.clock.stamp()
+                self._committed()
+            self._idle()
+            if connection.waiting > self.settings.queue_mark and not alarmed:
+                alarmed = True
+                self._journal(
+                    "alarm",
+                    None,
+                    "records wait faster than they are taken",
+                    None,
+                    None,
+                    {"waiting": connection.waiting},
+                )
+            if not connection.started.is_set():
+                if self.clock.since(opened) > self.settings.connect_s:
+                    raise _Ended(msg.Lost(f"no session within {self.settings.connect_s:g} s"))
+            elif not batch and self.clock.since(heard) > self.settings.stale_s:
+                raise _Ended(msg.Lost(f"silent for more than {self.settings.stale_s:g} s"))
+
+    # Messages.
+
+    def _message(self, session: _Session, message: msg.Message) -> None:
+        if isinstance(message, msg.MarketBar):
+            self._bar(session, message)
+            return
+        if isinstance(message, msg.Lost):
+            return
+        arrival = self.clock.arrival(message.sent, message.received) if message.sent else 0
+        match message:
+            case msg.EndOfInterval():
+                self._end_of_interval(session, message, arrival)
+            case msg.Mapping():
+                self._map(session, message)
+            case msg.SignOfLife():
+                self._sign_of_life(message)
+                self._grace(arrival)
+            case msg.ReplayCompleted():
+                self._replay_completed(session, arrival)
+            case msg.GatewayError():
+                self._error(session, message)
+            case msg.SlowReader():
+                self._journal(
+                    "alarm", None, f"the gateway finds us slow: {message.text}", None, None, {}
+                )
+            case msg.Oddity():
+                raise _Ended(msg.Lost(f"unexpected: {message.text}"))
+            case msg.MarketTrade() | msg.Acknowledged():
+                pass
+
+    def _bar(self, session: _Session, bar: msg.MarketBar) -> None:
+        symbol = session.symbols.get(bar.instrument_id)
+        if symbol is None:
+            session.unmapped.setdefault(bar.instrument_id, []).append(bar)
+            return
+        arrival = self.clock.arrival(bar.sent, bar.received)
+        self._check_skew(bar.sent, arrival)
+        strategy = self._strategy_of(symbol)
+        if strategy is None:
+            return
+        end = bar.ts_event + self._interval_ns
+        values = (bar.open, bar.high, bar.low, bar.close, bar.volume)
+        if end > arrival + _FUTURE_NS:
+            self._journal(
+                "alarm",
+                strategy.root,
+                f"a bar of {symbol} from the future",
+                bar.ts_event,
+                arrival,
+                {},
+            )
+            strategy.refuse(Bar(symbol, bar.ts_event, *values, "live", arrival), "future")
+            return
+        self._prove(session, bar.ts_event, newest=self._newest())
+        fresh = arrival - end <= self.settings.max_bar_age_s * _NANOS
+        if fresh and self.state == CATCHING_UP and not self.troubles:
+            self._go(LIVE, "caught up")
+        acts_late = self.settings.late == "act" and self._was_live
+        actionable = (self.state == LIVE and fresh) or (acts_late and "hole" not in self.troubles)
+        if self.complete_until < bar.ts_event:
+            self._completed(bar.ts_event)
+        self._grace(arrival)
+        self._end_session_before(bar.ts_event)
+        origin = "live" if self.state in {LIVE, DEGRADED} else "replay"
+        strategy.take(
+            symbol, bar.ts_event, values, origin=origin, arrival=arrival, actionable=actionable
+        )
+        if self.state == LIVE:
+            self._committed()
+
+    def _end_of_interval(self, session: _Session, message: msg.EndOfInterval, arrival: int) -> None:
+        end = message.ts_end
+        if end > arrival + _FUTURE_NS or end % self._interval_ns:
+            self._journal("alarm", None, "an interval's end from the future", end, arrival, {})
+            return
+        if self.calendar.session(end - self._interval_ns) is None:
+            self._grace(arrival)
+            return
+        self._prove(session, end, newest=None)
+        if end > self.complete_until:
+            self._completed(end)
+        fresh = arrival - end <= (self.settings.max_bar_age_s + 60) * _NANOS
+        if fresh and self.state == CATCHING_UP and not self.troubles:
+            self._go(LIVE, "an interval closed with nothing missing")
+        self._close(end, "eoi")
+
+    def _replay_completed(self, session: _Session, arrival: int) -> None:
+        self._prove(session, arrival, newest=None)
+        if self.state == CATCHING_UP and not self.troubles and not self._nothing_known():
+            self._go(LIVE, "the replay is complete")
+
+    def _map(self, session: _Session, message: msg.Mapping) -> None:
+        known = session.symbols.get(message.instrument_id)
+        if known == message.symbol:
+            return
+        if known is not None:
+            self._journal(
+                "mapping_changed",
+                None,
+                f"{known} is now {message.symbol}",
+                None,
+                None,
+                {"instrument_id": message.instrument_id},
+            )
+        session.symbols[message.instrument_id] = message.symbol
+        for bar in session.unmapped.pop(message.instrument_id, []):
+            self._bar(session, bar)
+
+    def _sign_of_life(self, message: msg.SignOfLife) -> None:
+        said = _SPEED.search(message.text)
+        if said is None or not isinstance(self.clock, MarketClock):
+            return
+        self.speed = self.clock.speed = float(said[1])
+        self.simulated = self.simulated or "simulated" in message.text
+
+    def _error(self, session: _Session, error: msg.GatewayError) -> None:
+        self._journal("error", None, f"gateway error {error.code}: {error.text}", None, None, {})
+        if error.code in {msg.AUTHENTICATION, msg.DEACTIVATED, msg.INVALID_SUBSCRIPTION}:
+            raise _Ended(msg.Lost(f"refused: {error.text}", permanent=True))
+        if error.code == msg.CONNECTION_LIMIT:
+            raise _Ended(msg.Lost(error.text, slow_retry=True))
+        if error.code == msg.UNRESOLVED:
+            session.unresolved += 1
+            if session.unresolved >= len(self.strategies):
+                raise _Ended(msg.Lost(f"no such symbol: {error.text}", permanent=True))
+        if error.code == msg.REPLAY_TOO_OLD:
+            raise _Ended(
+                msg.Lost(f"the gateway does not reach back so far: {error.text}"),
+                needs_history=self._may_ask_history(),
+            )
+        if error.code in {msg.INTERNAL, msg.SKIPPED}:
+            raise _Ended(msg.Lost(f"gateway error {error.code}: {error.text}"))
+
+    # What is missing.
+
+    def _prove(self, session: _Session, ts: int, *, newest: int | None) -> None:
+        """Settle, at the first word about bars, whether something lies between then and before."""
+        if session.proved:
+            return
+        missing = 0
+        if self.complete_until and not (newest is not None and ts <= newest):
+            missing = self.calendar.trading_ns(self.complete_until, ts)
+        if missing and self._may_ask_history():
+            raise _Ended(
+                msg.Lost(f"the replay begins {missing // _NANOS} s of trading too late"),
+                needs_history=True,
+            )
+        session.proved = True
+        if missing:
+            self._hole(self.complete_until, ts)
+        elif session.asked_from is not None:
+            self._journal("resumed", None, "nothing is missing", session.asked_from, ts, {})
+
+    def _hole(self, start: int, end: int) -> None:
+        self._journal("hole", None, "neither replay nor history has it", start, end, {})
+        self._trouble("hole", "bars are missing that nobody has")
+        self._close(end - end % self._interval_ns, "hole")
+
+    def _may_ask_history(self) -> bool:
+        return self.past is not None and self._history_asked_for != self.complete_until
+
+    def _fetch(self, since: int | None, origin: str) -> None:
+        """Fill from history what it has."""
+        if self.past is None:
+            return
+        self._history_asked_for = self.complete_until
+        self._go(CATCHING_UP, "reading history")
+        try:
+            end = self.past.available_end()
+            start = end - self._backfill_ns if since is None else since - self._interval_ns
+            if since is not None and end <= since:
+                self._journal("history", None, "history has nothing newer", since, end, {})
+                return
+            frame = self.past.bars(start, end)
+        except ClusterCoreError as error:
+            _LOG.warning("history: %s", error)
+            self._journal("alarm", None, f"history: {error}", since, None, {})
+            return
+        self._journal(
+            "history",
+            None,
+            "filled from history",
+            since,
+            end,
+            {"bars": frame.height, "origin": origin},
+        )
+        self._reads_history = True
+        self._take_history(frame, origin)
+        self._reads_history = False
+        self.complete_until = max(self.complete_until, end - end % self._interval_ns)
+        self._committed()
+
+    def _fill_before_replay(self) -> None:
+        """Ask history for what the gateway can no longer replay and the calendar says there is."""
+        start = self._resume_point()
+        if start is None or not self._may_ask_history():
+            return
+        if self.calendar.trading_ns(self.complete_until, start):
+            self._fetch(self.complete_until, "historical")
+
+    def _take_history(self, frame: pl.DataFrame, origin: str) -> None:
+        arrival = self.clock.now()
+        acts = self.settings.late == "act" and self._was_live and origin == "historical"
+        columns = frame.select("ts_event", "open", "high", "low", "close", "volume", "symbol")
+        of: dict[str, Strategy | None] = {}
+        for row, (ts, opened, high, low, close, volume, symbol) in enumerate(columns.iter_rows()):
+            if symbol not in of:
+                of[symbol] = self._strategy_of(symbol)
+            strategy = of[symbol]
+            if strategy is None:
+                continue
+            self._end_session_before(ts)
+            strategy.take(
+                symbol,
+                ts,
+                (opened, high, low, close, volume),
+                origin=origin,
+                arrival=max(arrival, ts + self._interval_ns),
+                actionable=acts,
+            )
+            if row % 2_000 == 0:
+                self._committed()
+                self._idle()
+                if self.stop.is_set():
+                    return
+
+    def _completed(self, until: int) -> None:
+        self.complete_until = until
+        self._attempts = 0
+        for name in ("hole", "quiet"):
+            if self.troubles.pop(name, None) is not None and self.state == DEGRADED:
+                self._recover()
+
+    def _grace(self, arrival: int) -> None:
+        """Close what the gateway should have closed long ago; this record proves that it lives.
+
+        Records come in order, so whatever was sent before this one has been taken.
+        """
+        if not arrival or not self.complete_until:
+            return
+        self._heard_from = self._heard_from or arrival
+        until = arrival - round(self.settings.interval_grace_s * _NANOS)
+        until -= until % self._interval_ns
+        if until <= self.complete_until and until <= self._alive:
+            return
+        self._alive = max(self._alive, until)
+        row = self.calendar.session(until - self._interval_ns)
+        if row is None:
+            close = self.calendar.last_close(until)
+            if close is not None:
+                self._close(close, "session")
+            return
+        if self.state not in {LIVE, DEGRADED} or until <= self.complete_until:
+            return
+        # An interval that ended before this connection: its end was said to nobody.
+        if not self.calendar.halted(until - 1) and until > self._heard_from:
+            self._trouble("quiet", "neither bars nor an interval's end past the minute")
+        self._close(until, "grace")
+
+    def _close(self, ts: int, by: str) -> None:
+        for strategy in self.strategies.values():
+            if strategy.last_bar is not None or strategy.closed_until:
+                strategy.close(ts, by)
+        row = self.calendar.session(ts - 1)
+        if row is not None and self.calendar.closes[row] == ts and ts > self._over:
+            self._over = ts
+            self._committed()
+            if self.on_session_end is not None and not self._reads_history:
+                self.on_session_end(ts)
+
+    def _end_session_before(self, ts: int) -> None:
+        """End the session that is over when a bar of a later one comes."""
+        close = self.calendar.last_close(ts)
+        if close is not None and close > self._over and self._over:
+            self._close(close, "session")
+        elif not self._over and close is not None:
+            self._over = close
+
+    # Where we stand.
+
+    def trouble(self, name: str, reason: str | None) -> None:
+        """Say from outside that something forbids acting (None: that it no longer does)."""
+        if reason is not None:
+            self._trouble(name, reason)
+        elif self.troubles.pop(name, None) is not None and self.state == DEGRADED:
+            self._recover()
+
+    def _trouble(self, name: str, reason: str) -> None:
+        self.troubles[name] = reason
+        if self.state in {LIVE, CATCHING_UP, DEGRADED}:
+            self._go(DEGRADED, reason)
+
+    def _recover(self) -> None:
+        if self.troubles:
+            self._go(DEGRADED, next(iter(self.troubles.values())))
+        else:
+            self._go(LIVE, "an interval closed with nothing missing")
+
+    def _check_skew(self, sent: int, arrival: int) -> None:
+        if isinstance(self.clock, MarketClock) or not sent:
+            return
+        skew = arrival - sent
+        if abs(skew) > _SKEW_NS:
+            self._trouble("skew", f"our clock and the gateway's differ by {skew / _NANOS:.1f} s")
+        elif abs(skew) < _SKEW_NS // 2 and "skew" in self.troubles:
+            self.trouble("skew", None)
+
+    def _go(self, state: str, reason: str) -> None:
+        if state == self.state and reason == self.reason:
+            return
+        if state != self.state:
+            _LOG.info("%s: %s", state, reason)
+            self._journal("state", None, reason, None, None, {"state": state, "before": self.state})
+            self.since = self.clock.now()
+        self.state, self.reason = state, reason
+        if state == LIVE:
+            self._was_live = True
+
+    # What is known.
+
+    def _resume(self) -> None:
+        """Take over from the log how far it reaches."""
+        ends = [s.closed_until for s in self.strategies.values()]
+        ends += [s.newest for s in self.strategies.values() if s.newest is not None]
+        self.complete_until = max(ends, default=0)
+        self._over = self.complete_until
+        if isinstance(self.clock, MarketClock) and self.complete_until:
+            self.clock.observe(self.complete_until, self.clock.stamp())
+        self._was_live = self.complete_until > 0
+
+    def _nothing_known(self) -> bool:
+        return all(strategy.newest is None for strategy in self.strategies.values())
+
+    def _newest(self) -> int | None:
+        known = [s.newest for s in self.strategies.values() if s.newest is not None]
+        return max(known) if known else None
+
+    def _resume_point(self) -> int | None:
+        """Return where a replay begins: at a bar that is known, one interval back at least.
+
+        Not before what the gateway can replay: over a weekend nothing is missing all the same.
+        """
+        known = [s.newest for s in self.strategies.values()]
+        oldest = min((ts for ts in known if ts is not None), default=None)
+        if oldest is None:
+            return None
+        start = self.complete_until - self._interval_ns
+        if None not in known:
+            start = min(start, oldest)
+        reach = round(self.settings.replay_limit_h * 3600 * _NANOS) - _REACH_MARGIN_NS
+        return max(start, self.clock.now() - reach)
+
+    def _subscriptions(self, start: int | None) -> list[Subscription]:
+        parents = tuple(f"{s.root}.FUT" for s in self.strategies.values() if s.symbol is None)
+        single = tuple(s.symbol for s in self.strategies.values() if s.symbol is not None)
+        wanted = []
+        if parents:
+            wanted.append(Subscription("ohlcv-1m", parents, "parent", start))
+        if single:
+            wanted.append(Subscription("ohlcv-1m", single, "raw_symbol", start))
+        return wanted
+
+    def _strategy_of(self, symbol: str) -> Strategy | None:
+        for strategy in self.strategies.values():
+            if strategy.symbol == symbol:
+                return strategy
+        if not is_outright(symbol):
+            return None
+        strategy_of_root = self.strategies.get(parse_symbol(symbol).root)
+        if strategy_of_root is None or strategy_of_root.symbol is not None:
+            return None
+        return strategy_of_root
+
+    def _quarantine(self, session: _Session) -> None:
+        for number, bars in session.unmapped.items():
+            detail: dict[str, Any] = {
+                "instrument_id": number,
+                "bars": [list(bar) for bar in bars[:10]],
+            }
+            self._journal(
+                "unmapped",
+                None,
+                f"{len(bars)} bars of an instrument without a symbol",
+                bars[0].ts_event,
+                bars[-1].ts_event,
+                detail,
+            )

@@ -1,0 +1,567 @@
+"""The live process: feed, engines, store and everything a trader sees, on one trading thread.
+
+What an input caused is shown only after both were written down in one transaction. A restart folds
+the log again and compares it with what was stored; a difference is an alarm, never repaired.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clustercore import parity
+from clustercore.errors import ClusterCoreError, ConfigError
+from clustercore.events import Equity, Risk
+from clustercore.fold import Fold, epoch_of
+from clustercore.inputs import Epoch, Operator
+from clustercore.instruments import Instrument, parse_symbol
+from clustercore.live.alerts import AlertSender, Channel
+from clustercore.live.clock import MarketClock, SystemClock
+from clustercore.live.control import CommandQueue, ControlServer, socket_path
+from clustercore.live.disk import RawCapture, free_bytes
+from clustercore.live.feed import CATCHING_UP, DEGRADED, FATAL, LIVE, Feed
+from clustercore.live.key import Key
+from clustercore.live.ledger import Ledger
+from clustercore.live.notify import Notifier
+from clustercore.live.projections import Projections
+from clustercore.live.recommend import Recommender, end_of_day
+from clustercore.live.settings import LiveSettings
+from clustercore.live.startup import days_needed, restore
+from clustercore.live.status import RootStatus, Status
+from clustercore.live.strategy import Calendar, Strategy
+from clustercore.sessions import load_sessions
+from clustercore.store import FeedEvent, Store, StoreError
+
+if TYPE_CHECKING:
+    from clustercore.config import Config
+    from clustercore.events import Event
+    from clustercore.inputs import Input
+    from clustercore.live.clock import Clock
+    from clustercore.live.feed import Past
+    from clustercore.parity import Parity
+    from clustercore.recommendation import Recommendation
+
+__all__ = ["REHEARSAL_KEY", "LiveRunner"]
+
+# For a gateway on this machine; public, and of no use anywhere else.
+REHEARSAL_KEY = Key("db-rehearsal-only-not-a-secret-0", "rehearsal")
+
+_LOG = logging.getLogger(__name__)
+_MINUTE_NS = 60 * 10**9
+_DAY_NS = 86_400 * 10**9
+_MB = 1_000_000
+_MOST_WAITING = 5_000
+_SLOW_CHECK_S = 5.0
+_STATUS_S = 0.2
+
+
+@dataclass
+class _Account:
+    """What the events say of an account; the engine has the truth."""
+
+    equity: float
+    at_session_open: float
+    session: int | None = None
+    blocked: str | None = None
+
+
+class LiveRunner:
+    """A strategy live on one or more products.
+
+    Parameters
+    ----------
+    config : Config
+        The strategy's settings; ``entry.mode = "close"`` cannot be traded and is refused.
+    symbols : sequence of str
+        Products such as ``"ES"`` (the month in front is chosen), or single contracts (``"ESZ6"``).
+    database : str or Path
+        The DuckDB file; everything that happened is in it, and a restart goes on from it.
+    settings : LiveSettings, optional
+        Gateway and times; Databento's gateway when left out.
+    key : Key, optional
+        The API key. Beside a gateway on this machine the rehearsal key is used instead.
+    folder : str or Path, optional
+        Where recommendations and raw bytes go; the database's folder when left out.
+    past : Past, optional
+        Where bars of the past come from; the vendor's historical service when left out.
+    channels : sequence of Channel
+        To whom recommendations go, from ``read_channels``.
+
+    Attributes
+    ----------
+    on_recommendation, on_status, on_note : callable or None
+        Told, on the trading thread, after the commit: a ``Recommendation``, a ``Status`` some five
+        times a second, a ``FeedEvent``.
+
+    Examples
+    --------
+    >>> from clustercore.config import Config
+    >>> LiveRunner(Config.preset().override({"entry.mode": "close"}), database="x.duckdb")
+    Traceback (most recent call last):
+    clustercore.errors.ConfigError: entry.mode: a close that has passed cannot be traded ...
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        symbols: Sequence[str] = ("ES",),
+        *,
+        database: str | Path,
+        settings: LiveSettings | None = None,
+        key: Key | None = None,
+        folder: str | Path | None = None,
+        past: Past | None = None,
+        channels: Sequence[Channel] = (),
+    ) -> None:
+        if config.entry.mode == "close":
+            raise ConfigError(
+                "a close that has passed cannot be traded; this mode is for research only",
+                field="entry.mode",
+                found="close",
+                expected="next_open or limit",
+            )
+        self.config = config
+        self.database = Path(database)
+        self.folder = Path(folder) if folder is not None else self.database.parent
+        self.settings = settings or LiveSettings()
+        self.products = _products(symbols, config)
+        self.on_recommendation: Callable[[Recommendation], object] | None = None
+        self.on_status: Callable[[Status], object] | None = None
+        self.on_note: Callable[[FeedEvent], object] | None = None
+        self.parities: dict[str, Parity] = {}
+        self.commands = CommandQueue(self._wake)
+        self.clock: Clock = MarketClock() if self.settings.is_local else SystemClock()
+        self._key = REHEARSAL_KEY if self.settings.is_local else key
+        self._past = past
+        self._channels = tuple(channels)
+        self._projections = Projections(self.folder)
+        self._notifier = Notifier()
+        self._accounts: dict[str, _Account] = {}
+        self._counts = {"replayed": 0, "recommendations": 0, "differences": 0}
+        self._status = Status(state="IDLE", since=0, updated_at=0)
+        self._feed: Feed | None = None
+        self._stop_asked = False
+        # For what concerns this machine and not the market: its disk, and what is shown.
+        self._wall = SystemClock()
+        self._checked = self._shown = self._wall.stamp()
+        self._look_for_alerts = True
+        if self._key is None:
+            raise ConfigError(
+                "live data needs an API key: set DATABENTO_API_KEY, or write it to .env; "
+                "to rehearse without one, start `clustercore gateway`",
+                field="DATABENTO_API_KEY",
+            )
+
+    # From any thread.
+
+    def stop(self) -> None:
+        """End the run soon: what was received so far is written down. From any thread or signal."""
+        self._stop_asked = True
+        self._wake()
+
+    @property
+    def status(self) -> Status:
+        """The newest snapshot of what is going on."""
+        return self._status
+
+    # On the trading thread.
+
+    def run(self) -> int:
+        """Trade until stopped; the calling thread is the trading thread.
+
+        Returns
+        -------
+        int
+            0 when stopped on purpose, 1 when the gateway refused for good or the log did not
+            replay to what is stored.
+
+        Raises
+        ------
+        StoreError
+            The database is another process's, damaged or not writable.
+        ConfigError, DataError
+            The configuration and the log do not go together.
+        """
+        with contextlib.ExitStack() as stack:
+            store = stack.enter_context(Store.open(self.database))
+            control = ControlServer(
+                socket_path(self.database), self._status.to_dict, self.commands.submit
+            )
+            stack.callback(control.close)
+            stack.callback(self.commands.close)
+            return self._run(stack, store)
+
+    def _run(self, stack: contextlib.ExitStack, store: Store) -> int:
+        ledger = Ledger(store, self.clock, self._channels)
+        ledger.on_commit = self._committed
+        ledger.on_events = self._see_events
+        sender = AlertSender(
+            self._channels, store.pending_alerts, store.mark_sent, store.mark_failed
+        ).start()
+        stack.callback(lambda: sender.close(self._wall_now()))
+        calendar, strategies, agrees = self._restore(store, ledger)
+        self._show_recommendations(store)
+        capture = RawCapture(
+            self.folder / "raw",
+            keep_days=self.settings.raw_days,
+            floor_bytes=self.settings.disk_floor_mb * _MB,
+        )
+        stack.callback(capture.close)
+        stack.callback(self._notifier.close)
+        assert self._key is not None  # noqa: S101 -- checked when it was made
+        feed = Feed(
+            strategies,
+            self.settings,
+            self.clock,
+            self._key,
+            calendar,
+            journal=ledger.journal,
+            committed=lambda: self._commit(ledger),
+            idle=lambda: self._idle(store, ledger, sender),
+            past=self._past if self._past is not None else self._history(stack, strategies),
+            capture=lambda: capture.open(self._wall_now()),
+            backfill_ns=self._backfill_days() * _DAY_NS,
+        )
+        self._feed = feed
+        feed.on_session_end = lambda ts: self._session_end(store, ledger, ts)
+        if not agrees:
+            feed.trouble("log", "the log does not replay to what is stored")
+        if self._stop_asked:
+            feed.stop.set()
+        self._notifier.ready()
+        try:
+            feed.run()
+        finally:
+            self._notifier.stopping()
+            ledger.commit()
+            self._refresh(force=True)
+        return 1 if feed.state == FATAL or not agrees else 0
+
+    # The beginning.
+
+    def _restore(self, store: Store, ledger: Ledger) -> tuple[Calendar, list[Strategy], bool]:
+        session = self.config.session
+        sessions = load_sessions(self.products[0][1].calendar, hours=session.hours, day=session.day)
+        sessions_hash = store.save_sessions(sessions)
+        calendar = Calendar(sessions)
+        strategies = [
+            self._restore_one(store, ledger, calendar, sessions_hash, symbol, instrument)
+            for symbol, instrument in self.products
+        ]
+        ledger.commit()
+        return calendar, strategies, self._counts["differences"] == 0
+
+    def _restore_one(
+        self,
+        store: Store,
+        ledger: Ledger,
+        calendar: Calendar,
+        sessions_hash: str,
+        symbol: str | None,
+        instrument: Instrument,
+    ) -> Strategy:
+        balance = self.config.account.balance
+        self._accounts[instrument.root] = _Account(balance, balance)
+        strategy = Strategy(
+            Fold(instrument.root, parity.StoredLog(store)),
+            instrument,
+            self.config,
+            calendar,
+            _MINUTE_NS,
+            enter=ledger.enter,
+            journal=ledger.journal,
+            symbol=symbol,
+        )
+
+        def begin(epoch: Epoch) -> None:
+            self._begin_epoch(ledger, strategy, epoch)
+
+        def see(seq: int, events: tuple[Event, ...]) -> None:
+            self._see_again(ledger, strategy.root, seq, events)
+
+        strategy.on_epoch = begin
+        wanted = epoch_of(1, self.config, instrument, sessions_hash, _MINUTE_NS)
+        found = restore(store, strategy, wanted, flush=ledger.commit, see=see)
+        self._counts["replayed"] += found.replayed
+        if found.difference is not None:
+            self._counts["differences"] += 1
+            problem = f"the log does not replay to what is stored: {found.difference}"
+            ledger.journal("alarm", strategy.root, problem, None, None, {})
+        if symbol is not None:
+            strategy.front = symbol
+        return strategy
+
+    def _begin_epoch(self, ledger: Ledger, strategy: Strategy, epoch: Epoch) -> None:
+        config = self.config
+        ledger.recommenders[strategy.root] = Recommender(
+            config.applied_to(strategy.instrument),
+            interval_ns=_MINUTE_NS,
+            root=strategy.root,
+            epoch=epoch.number,
+            simulated=self.settings.is_local and self._is_simulated(),
+            slippage_ticks=config.costs.slippage_ticks,
+            day_end=end_of_day(strategy.calendar.sessions, config.exit.flatten_minutes),
+        )
+
+    def _is_simulated(self) -> bool:
+        return self._feed is None or self._feed.simulated
+
+    def _see_again(self, ledger: Ledger, root: str, seq: int, events: tuple[Event, ...]) -> None:
+        """Let those who explain orders see what an old entry caused; they tell nobody again."""
+        recommender = ledger.recommenders.get(root)
+        if recommender is not None:
+            recommender.take(events, seq=seq)
+        self._see_events(root, None, events)
+
+    def _show_recommendations(self, store: Store) -> None:
+        try:
+            self._projections.rewrite(store.recommendations())
+        except OSError as error:
+            _LOG.warning("the recommendation files cannot be written: %s", error)
+
+    def _history(self, stack: contextlib.ExitStack, strategies: Sequence[Strategy]) -> Past | None:
+        from clustercore.live.past import open_past
+
+        parents = [f"{s.root}.FUT" for s in strategies if s.symbol is None]
+        single = [s.symbol for s in strategies if s.symbol is not None]
+        return open_past(stack, self.settings, self._key, self.folder, parents, single)
+
+    def _backfill_days(self) -> int:
+        return self.settings.backfill_days or days_needed(self.config)
+
+    # In between.
+
+    def _commit(self, ledger: Ledger) -> None:
+        feed = self._feed
+        live = feed is not None and feed.state in {LIVE, DEGRADED}
+        if ledger.waiting > _MOST_WAITING or (live and ledger.is_urgent) or self._stop_asked:
+            ledger.commit()
+
+    def _idle(self, store: Store, ledger: Ledger, sender: AlertSender) -> None:
+        if self._stop_asked and self._feed is not None:
+            self._feed.stop.set()
+        for command in self.commands.take():
+            self._obey(store, ledger, command)
+        if self._wall.since(self._checked) > _SLOW_CHECK_S:
+            self._checked = self.clock.stamp()
+            self._check_disk()
+            ledger.commit()
+        sender.pump(self.clock.now(), look=self._look_for_alerts)
+        self._look_for_alerts = False
+        self._notifier.beat()
+        self._refresh()
+
+    def _wall_now(self) -> int:
+        return self._wall.now()
+
+    def _obey(self, store: Store, ledger: Ledger, command: Any) -> None:  # noqa: ANN401
+        feed = self._feed
+        try:
+            if command.name == "stop":
+                self._enter_operator("stop", None)
+                ledger.commit()
+                self._stop_asked = True
+                if feed is not None:
+                    feed.stop.set()
+                command.done(stopping=True)
+            elif command.name == "reset-halt":
+                done = self._enter_operator("reset_halt", command.arguments.get("root"))
+                ledger.commit()
+                command.done(reset=done)
+            elif command.name == "snapshot":
+                ledger.commit()
+                command.done(path=str(store.snapshot()))
+            else:
+                command.fail(f"no such command: {command.name}")
+        except ClusterCoreError as error:
+            command.fail(str(error))
+
+    def _enter_operator(self, event: str, root: str | None) -> list[str]:
+        if self._feed is None:
+            return []
+        wanted = [s for s in self._feed.strategies.values() if root in {None, s.root}]
+        if not wanted:
+            raise ConfigError(
+                "no such engine",
+                field="root",
+                found=str(root),
+                expected=", ".join(self._feed.strategies),
+            )
+        for strategy in wanted:
+            strategy.operator(event)
+        return [strategy.root for strategy in wanted]
+
+    def _check_disk(self) -> None:
+        if self._feed is None:
+            return
+        free = free_bytes(self.database.parent)
+        floor = self.settings.disk_floor_mb * _MB
+        reason = f"only {free // _MB} MB free on the disk" if free < floor else None
+        if (reason is None) == ("disk" in self._feed.troubles):
+            self._feed.trouble("disk", reason)
+
+    def _session_end(self, store: Store, ledger: Ledger, ts: int) -> None:
+        """At a session's end: certify, and leave a copy for readers."""
+        ledger.commit()
+        if self._feed is None or self._feed.state not in {LIVE, DEGRADED, CATCHING_UP}:
+            return
+        for strategy in self._feed.strategies.values():
+            self._certify(store, ledger, strategy, ts)
+        try:
+            store.snapshot()
+        except StoreError as error:
+            ledger.journal("alarm", None, f"no snapshot: {error}", None, None, {})
+
+    def _certify(self, store: Store, ledger: Ledger, strategy: Strategy, ts: int) -> None:
+        epoch = strategy.fold.epoch
+        if epoch is None:
+            return
+        found = parity.certify(store, parity.replay(store, strategy.root, epoch))
+        self.parities[strategy.root] = found
+        state = strategy.fold.engine.account_state()
+        store.save_certificate(parity.certificate_of(found, self.clock.now(), state))
+        if found.ok:
+            detail = {"upto_seq": found.upto_seq, "outputs_hash": found.outputs_hash}
+            ledger.journal("parity", strategy.root, "replay and store agree", None, ts, detail)
+        else:
+            self._counts["differences"] += 1
+            ledger.journal("alarm", strategy.root, f"parity: {found.difference}", None, ts, {})
+
+    def _committed(
+        self, recommendations: Sequence[Recommendation], feed_events: Sequence[FeedEvent]
+    ) -> None:
+        for made in recommendations:
+            try:
+                self._projections.add(made)
+            except OSError as error:
+                _LOG.warning("the recommendation files cannot be written: %s", error)
+            self._look_for_alerts = True
+            self._counts["recommendations"] += 1
+            if self.on_recommendation is not None:
+                self.on_recommendation(made)
+        if self.on_note is not None:
+            for event in feed_events:
+                self.on_note(event)
+
+    def _wake(self) -> None:
+        if self._feed is not None:
+            self._feed.wake.set()
+
+    # What is shown.
+
+    def _see_events(self, root: str, item: Input | None, events: Sequence[Event]) -> None:
+        account = self._accounts[root]
+        for event in events:
+            if isinstance(event, Equity):
+                account.equity = event.equity
+            elif isinstance(event, Risk):
+                account.blocked = (
+                    None if event.kind in _CLEARED else f"{event.kind}: {event.reason}"
+                )
+        if isinstance(item, Operator):
+            account.blocked = None
+
+    def _refresh(self, *, force: bool = False) -> None:
+        feed = self._feed
+        if feed is None or not (force or self._wall.since(self._shown) > _STATUS_S):
+            return
+        self._shown = self.clock.stamp()
+        now = self.clock.now()
+        tallies = [strategy.tally for strategy in feed.strategies.values()]
+        self._status = Status(
+            state=feed.state,
+            reason=feed.reason,
+            since=feed.since,
+            updated_at=now,
+            roots=tuple(self._root_status(s, now) for s in feed.strategies.values()),
+            queue_depth=feed.waiting,
+            queue_mark=feed.depth,
+            counts=self._counts
+            | {
+                "bars": sum(t.consumed for t in tallies),
+                "late": sum(t.late for t in tallies),
+                "duplicates": sum(t.duplicates for t in tallies),
+                "conflicts": sum(t.conflicts for t in tallies),
+                "connections": feed.connections,
+            },
+            database=str(self.database),
+            gateway=self.settings.gateway or "Databento",
+            simulated=feed.simulated,
+            version=version("clustercore"),
+        )
+        if self.on_status is not None:
+            self.on_status(self._status)
+
+    def _root_status(self, strategy: Strategy, now: int) -> RootStatus:
+        account = self._accounts[strategy.root]
+        last = strategy.last_bar
+        if strategy.session != account.session:
+            account.session, account.at_session_open = strategy.session, account.equity
+        engine = strategy.fold.engine
+        trades = engine.open_trades()
+        instrument = self.config.applied_to(strategy.instrument)
+        at_risk = sum(
+            abs(trade.entry_price - trade.stop) * trade.quantity for trade in trades
+        ) + sum((order.stop_distance or 0.0) * order.quantity for order in engine.working_orders())
+        return RootStatus(
+            root=strategy.root,
+            contract=strategy.front,
+            last_bar_start=last.ts_event if last is not None else None,
+            last_bar_age_s=(now - last.ts_event - _MINUTE_NS) / 1e9 if last is not None else None,
+            session_volume=strategy.session_volume,
+            baseline_volume=strategy.usual_volume(),
+            pending_retests=len(engine.pending_signals()),
+            open_position=", ".join(
+                f"{trade.direction} {trade.quantity} @ {trade.entry_price:g}" for trade in trades
+            )
+            or None,
+            open_contracts=sum(trade.quantity for trade in trades),
+            day_pnl=account.equity - account.at_session_open,
+            equity=account.equity,
+            blocked=account.blocked,
+            risk_usd=at_risk * instrument.point_value,
+        )
+
+
+_CLEARED = frozenset({"reset", "resumed", "end", "pause_end", "halt_end"})
+
+
+def _products(symbols: Sequence[str], config: Config) -> list[tuple[str | None, Instrument]]:
+    """Return symbol (None where the front month is chosen) and instrument of what was asked for."""
+    found: list[tuple[str | None, Instrument]] = []
+    for symbol in symbols:
+        parts = parse_symbol(symbol)
+        if parts.kind in {"root", "parent"}:
+            own, root = None, parts.root
+        elif parts.kind == "outright":
+            own, root = symbol, parts.root
+        else:
+            raise ConfigError(
+                "a live stream of such a symbol is not followed from one contract to the next; "
+                "ask for the product, and the month in front is chosen",
+                field="symbol",
+                found=symbol,
+                expected="a product such as ES, or one contract such as ESZ6",
+            )
+        if any(instrument.root == root for _, instrument in found):
+            raise ConfigError(
+                "asked for twice; each product has one engine and one account",
+                field="symbol",
+                found=symbol,
+            )
+        found.append((own, _instrument(root, config)))
+    if not found:
+        raise ConfigError("nothing to trade", field="symbol", expected="a product such as ES")
+    return found
+
+
+def _instrument(root: str, config: Config) -> Instrument:
+    own = config.instrument
+    if root in Instrument.roots() or None in {own.tick_size, own.point_value, own.commission}:
+        return Instrument.builtin(root)
+    return Instrument(root, own.tick_size, own.point_value, own.commission, margin=own.margin)

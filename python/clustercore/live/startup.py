@@ -1,0 +1,173 @@
+"""How an engine comes back: the log is folded again, compared, and perhaps a new epoch begins."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from clustercore import _core
+from clustercore.errors import DataError
+from clustercore.inputs import Bar, Carry, Closed, Entry, Epoch, Input, WarmUp
+from clustercore.parity import compare
+from clustercore.store import Store
+
+if TYPE_CHECKING:
+    from clustercore.config import Config
+    from clustercore.events import Event
+    from clustercore.live.strategy import Strategy
+
+__all__ = ["Restored", "days_needed", "restore"]
+
+_LOG = logging.getLogger(__name__)
+_DAY_NS = 86_400 * 10**9
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What a restart found."""
+
+    replayed: int
+    difference: str | None
+    new_epoch: bool
+
+
+def restore(
+    store: Store,
+    strategy: Strategy,
+    wanted: Epoch,
+    *,
+    flush: Callable[[], None],
+    see: Callable[[int, tuple[Event, ...]], None],
+) -> Restored:
+    """Bring an engine to where its log ends.
+
+    Parameters
+    ----------
+    store : Store
+        The store.
+    strategy : Strategy
+        The engine and what feeds it; its fold is empty.
+    wanted : Epoch
+        The epoch as configured now (its number is not looked at).
+    flush : callable
+        Commits what waits.
+    see : callable
+        Gets seq and events of every entry of the epoch under way.
+
+    Returns
+    -------
+    Restored
+        How many entries were replayed, the first difference from what is stored, and whether
+        another epoch begins.
+
+    Raises
+    ------
+    DataError
+        An engine of another version was stopped in the middle of a session.
+    """
+    root = strategy.root
+    epochs = store.epochs(root)
+    if not epochs:
+        strategy.begin([wanted])
+        flush()
+        return Restored(0, None, new_epoch=True)
+    last = epochs[-1][1]
+    for _, epoch in epochs[:-1]:
+        for _, item in store.entries(root, epoch.number):
+            strategy.note(item)
+    if last.engine_version != _core.ENGINE_VERSION:
+        return _after_upgrade(store, strategy, last, wanted, flush)
+    replayed = 0
+    caused: list[Entry] = []
+    for seq, item in store.entries(root, last.number):
+        events = strategy.fold.apply(item)
+        strategy.note(item)
+        if isinstance(item, Epoch) and strategy.on_epoch is not None:
+            strategy.on_epoch(item)
+        replayed += 1
+        if events:
+            see(seq, events)
+            caused.append(Entry(seq, root, last.number, item, events))
+    difference = compare(store, root, last, caused)
+    same = (last.config_id, last.sessions_hash) == (wanted.config_id, wanted.sessions_hash)
+    if not same:
+        strategy.pending_epoch = lambda: _successor(store, strategy, wanted, flush)
+    return Restored(replayed, difference, new_epoch=not same)
+
+
+def _successor(
+    store: Store, strategy: Strategy, wanted: Epoch, flush: Callable[[], None]
+) -> list[Input]:
+    """Return the entries that begin an epoch at a session's boundary."""
+    flush()
+    state = strategy.fold.engine.account_state()
+    return _begin_with(store, strategy, wanted, state)
+
+
+def _begin_with(store: Store, strategy: Strategy, wanted: Epoch, state: str) -> list[Input]:
+    number = store.epochs(strategy.root)[-1][1].number + 1
+    items: list[Input] = [
+        Epoch(
+            number,
+            wanted.config_id,
+            wanted.engine_version,
+            wanted.sessions_hash,
+            wanted.interval_ns,
+            wanted.settings,
+            wanted.instrument,
+        )
+    ]
+    if strategy.last_bar is not None:
+        since = strategy.last_bar.ts_event - days_needed(strategy.config) * _DAY_NS
+        bars = store.last_bars(strategy.root, since)
+        first = bars.filter(~pl.col("context"))["seq"]
+        items.append(WarmUp(int(first[0]), int(bars["seq"][-1])))
+        session = strategy.calendar.session(strategy.last_bar.ts_event)
+        if session is not None:
+            items.append(Closed(strategy.calendar.closes[session], "session"))
+    items.append(Carry(state))
+    return items
+
+
+def _after_upgrade(
+    store: Store, strategy: Strategy, last: Epoch, wanted: Epoch, flush: Callable[[], None]
+) -> Restored:
+    """Begin an epoch after another engine version, from what it left at its session's end."""
+    root = strategy.root
+    end = -1
+    for seq, item in store.entries(root, last.number):
+        strategy.note(item)
+        if isinstance(item, Bar) and not item.consumed:
+            continue
+        end = seq
+    left = [c for c in store.certificates(root) if c.epoch == last.number and c.state]
+    if not left or left[-1].upto_seq < end:
+        raise DataError(
+            f"{root}: engine version {last.engine_version} was stopped in the middle of a session; "
+            "run that version until the session's end, then this one",
+            file=str(store.path),
+            found=f"engine version {last.engine_version}",
+            expected=_core.ENGINE_VERSION,
+        )
+    strategy.begin(_begin_with(store, strategy, wanted, left[-1].state))
+    flush()
+    return Restored(0, None, new_epoch=True)
+
+
+def days_needed(config: Config) -> int:
+    """Return how many days of history the configuration needs before it can decide.
+
+    Examples
+    --------
+    >>> from clustercore.config import Config
+    >>> days_needed(Config.preset("default")), days_needed(Config.preset("v6"))
+    (31, 5)
+    """
+    # Weekends, a holiday, and the session under way.
+    if config.baseline.mode == "time_of_day":
+        return int(config.baseline.sessions * 7 / 5) + 3
+    return 5

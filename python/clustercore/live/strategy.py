@@ -1,0 +1,417 @@
+"""One engine live: which bars reach it, in what order, and what is written down about the others.
+
+Nothing here decides about trading; that is the engine's. Here it is decided which month is in
+front, what is a duplicate, what came too late, and when an interval is closed. All of it follows
+from the messages and their times, so that the log can be folded again to the same state.
+"""
+
+from __future__ import annotations
+
+import bisect
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from clustercore.contracts import choose_front, expiry_of
+from clustercore.errors import DataError
+from clustercore.inputs import (
+    Bar,
+    Closed,
+    ContractChange,
+    Epoch,
+    Input,
+    Operator,
+    Print,
+)
+from clustercore.instruments import parse_symbol
+
+if TYPE_CHECKING:
+    from clustercore.config import Config
+    from clustercore.events import Event
+    from clustercore.fold import Fold
+    from clustercore.instruments import Instrument
+    from clustercore.sessions import Sessions
+
+__all__ = ["Calendar", "Strategy", "Tally"]
+
+_LOG = logging.getLogger(__name__)
+_SESSIONS_REMEMBERED = 10
+_DAY_NS = 86_400 * 10**9
+
+
+class Calendar:
+    """The session table as plain numbers, for one question at a time."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self.sessions = sessions
+        self.opens: list[int] = sessions.open_ns.tolist()
+        self.closes: list[int] = sessions.close_ns.tolist()
+        self.days: list[date] = sessions.frame["trade_date"].to_list()
+        columns = sessions.columns()
+        self._halts = sorted(
+            zip(columns["halts_start_ns"].tolist(), columns["halts_end_ns"].tolist(), strict=True)
+        )
+
+    def session(self, ts: int) -> int | None:
+        """Return the row of the session whose [open, close) holds the time."""
+        row = bisect.bisect_right(self.opens, ts) - 1
+        return row if row >= 0 and ts < self.closes[row] else None
+
+    def last_close(self, ts: int) -> int | None:
+        """Return the newest close at or before the time."""
+        row = bisect.bisect_right(self.closes, ts) - 1
+        return self.closes[row] if row >= 0 else None
+
+    def next_open(self, ts: int) -> int | None:
+        """Return the first open after the time."""
+        row = bisect.bisect_right(self.opens, ts)
+        return self.opens[row] if row < len(self.opens) else None
+
+    def halted(self, ts: int) -> bool:
+        """Return whether trading is scheduled to pause."""
+        row = bisect.bisect_right(self._halts, (ts, 2**63)) - 1
+        return row >= 0 and ts < self._halts[row][1]
+
+    def trading_ns(self, start: int, end: int) -> int:
+        """Return how much time inside sessions lies between two instants."""
+        row = max(0, bisect.bisect_right(self.closes, start))
+        total = 0
+        while row < len(self.opens) and self.opens[row] < end:
+            total += min(end, self.closes[row]) - max(start, self.opens[row])
+            row += 1
+        return total
+
+
+@dataclass
+class Tally:
+    """How many bars went where, since the start of the process."""
+
+    consumed: int = 0
+    other_month: int = 0
+    duplicates: int = 0
+    conflicts: int = 0
+    late: int = 0
+    refused: int = 0
+    outside: int = 0
+
+
+_Values = tuple[int, int, int, int, int]
+
+
+class Strategy:
+    """The inputs of one engine, from the messages of the feed.
+
+    Parameters
+    ----------
+    fold : Fold
+        The engine.
+    instrument : Instrument
+        What is traded.
+    config : Config
+        Its settings.
+    calendar : Calendar
+        The session table.
+    interval_ns : int
+        Length of a bar.
+    enter : callable
+        Writes an entry down: ``(root, epoch, item, events) -> seq``.
+    journal : callable
+        Notes something about the feed: ``(kind, root, reason, start, end, detail)``.
+    symbol : str, optional
+        One contract given explicitly; otherwise the month in front is chosen.
+    """
+
+    def __init__(
+        self,
+        fold: Fold,
+        instrument: Instrument,
+        config: Config,
+        calendar: Calendar,
+        interval_ns: int,
+        *,
+        enter: Callable[[str, int, Input, tuple[Event, ...]], int],
+        journal: Callable[..., None],
+        symbol: str | None = None,
+    ) -> None:
+        self.fold = fold
+        self.root = fold.root
+        self.instrument = instrument
+        self.config = config
+        self.calendar = calendar
+        self.interval_ns = interval_ns
+        self.symbol = symbol
+        self.tally = Tally()
+        self.front: str | None = symbol
+        self.session: int | None = None
+        self.closed_until = 0
+        self.last_bar: Bar | None = None
+        self.newest: int | None = None
+        self.session_volume = 0
+        self.pending_epoch: Callable[[], Sequence[Input]] | None = None
+        self.on_epoch: Callable[[Epoch], None] | None = None
+        self._by_session: dict[int, int] = {}
+        self._enter = enter
+        self._journal = journal
+        self._expiry: date | None = None
+        self._known: dict[tuple[str, int], _Values] = {}
+        self._months: dict[int, list[tuple[int, int, int, int, int, int, str]]] = {}
+        self._prints: list[Print] = []
+        self._uses_prints = config.profile.source == "trades"
+
+    # What the log says.
+
+    def note(self, item: Input) -> None:
+        """Take over what an entry says about months, duplicates and closings; no engine."""
+        match item:
+            case Bar():
+                if not item.context:
+                    self._remember(item)
+                if item.consumed and not item.context:
+                    self._pass(item)
+            case Closed(ts):
+                self.closed_until = max(self.closed_until, ts)
+            case ContractChange(symbol):
+                self.front = symbol or None
+                if symbol:
+                    self._expiry = expiry_of(symbol, _EPOCH + timedelta(days=item.trade_date))
+            case _:
+                pass
+
+    def begin(self, items: Iterable[Input]) -> None:
+        """Enter the first entries of an epoch."""
+        for item in items:
+            self._apply(item)
+
+    # What the feed says.
+
+    def take(
+        self,
+        symbol: str,
+        ts_event: int,
+        values: _Values,
+        *,
+        origin: str,
+        arrival: int,
+        actionable: bool,
+    ) -> bool:
+        """Take a bar of any month; return whether the engine consumed it.
+
+        ``values`` are open, high, low, close in 1e-9 points and the volume.
+        """
+        known = self._known.get((symbol, ts_event))
+        if known == values:
+            self.tally.duplicates += 1
+            return False
+        bar = Bar(symbol, ts_event, *values, origin, arrival, actionable)
+        if known is not None:
+            self._conflict(bar, known)
+            return False
+        session = self.calendar.session(ts_event)
+        if session is None:
+            self.tally.outside += 1
+            self._keep(bar, "outside_session")
+            return False
+        last_ts = self.last_bar.ts_event if self.last_bar is not None else -1
+        if self.session is None or session > self.session:
+            self._new_session(session, arrival, origin)
+        if symbol != self.front:
+            self.tally.other_month += 1
+            self._keep(bar, "other_month" if self.front else "no_contract")
+            return False
+        if ts_event + self.interval_ns <= self.closed_until or ts_event <= last_ts:
+            self.tally.late += 1
+            self._journal(
+                "late", self.root, "the interval was closed", ts_event, arrival, {"symbol": symbol}
+            )
+            self._keep(bar, "late")
+            return False
+        return self._consume(bar)
+
+    def take_print(self, item: Print) -> None:
+        """Take a trade of the market; it waits for the bar that holds it."""
+        if self._uses_prints and item.symbol == self.front:
+            self._prints.append(item)
+
+    def close(self, ts: int, by: str) -> None:
+        """Say that every interval that ends at or before ``ts`` is closed."""
+        if ts > self.closed_until and self.fold.epoch is not None:
+            self._apply(Closed(ts, by))
+
+    def operator(self, event: str) -> None:
+        """Take the operator's word."""
+        self._apply(Operator(event))
+
+    def refuse(self, bar: Bar, reason: str) -> None:
+        """Keep a bar that no engine shall see."""
+        self._keep(bar, reason)
+
+    def usual_volume(self) -> float | None:
+        """Return the mean volume of the sessions before, to show beside this one's."""
+        before = [volume for row, volume in self._by_session.items() if row != self.session]
+        return sum(before) / len(before) if before else None
+
+    # How.
+
+    def _apply(self, item: Input) -> None:
+        before = self.fold.epoch
+        events = self.fold.apply(item)
+        epoch = self.fold.epoch or before
+        if isinstance(item, Epoch) and self.on_epoch is not None:
+            self.on_epoch(item)
+        self._enter(self.root, epoch.number if epoch else 0, item, events)
+        self.note(item)
+
+    def _consume(self, bar: Bar) -> bool:
+        for item in self._prints_before(bar):
+            self._apply(item)
+        try:
+            self._apply(bar)
+        except DataError as error:
+            self.tally.refused += 1
+            self._journal(
+                "refused", self.root, str(error), bar.ts_event, bar.arrival, {"symbol": bar.symbol}
+            )
+            self._keep(bar, "refused")
+            return False
+        self.tally.consumed += 1
+        return True
+
+    def _prints_before(self, bar: Bar) -> list[Print]:
+        if not self._prints:
+            return []
+        end = bar.ts_event + self.interval_ns
+        due = [item for item in self._prints if item.ts < end]
+        self._prints = [item for item in self._prints if item.ts >= end]
+        return [item for item in due if item.ts >= bar.ts_event and item.symbol == bar.symbol]
+
+    def _keep(self, bar: Bar, reason: str) -> None:
+        kept = replace(bar, consumed=False, actionable=False, reason=reason)
+        epoch = self.fold.epoch
+        self._enter(self.root, epoch.number if epoch else 0, kept, ())
+        self.note(kept)
+
+    def _conflict(self, bar: Bar, known: _Values) -> None:
+        self.tally.conflicts += 1
+        self._journal(
+            "conflict",
+            self.root,
+            f"{bar.symbol} came twice with other numbers; the first stays",
+            bar.ts_event,
+            bar.ts_event + self.interval_ns,
+            {"first": list(known), "second": [bar.open, bar.high, bar.low, bar.close, bar.volume]},
+        )
+        kept = replace(bar, consumed=False, actionable=False, reason="conflict")
+        epoch = self.fold.epoch
+        self._enter(self.root, epoch.number if epoch else 0, kept, ())
+
+    def _remember(self, bar: Bar) -> None:
+        if bar.reason in _NOT_REMEMBERED:
+            return
+        self.newest = max(self.newest or 0, bar.ts_event)
+        self._known[bar.symbol, bar.ts_event] = (bar.open, bar.high, bar.low, bar.close, bar.volume)
+        session = self.calendar.session(bar.ts_event)
+        if session is not None and self.symbol is None:
+            self._months.setdefault(session, []).append(
+                (bar.ts_event, bar.open, bar.high, bar.low, bar.close, bar.volume, bar.symbol)
+            )
+
+    def _pass(self, bar: Bar) -> None:
+        session = self.calendar.session(bar.ts_event)
+        if session != self.session:
+            self.session = session
+            self.session_volume = 0
+        self.session_volume += bar.volume
+        if session is not None:
+            self._by_session[session] = self._by_session.get(session, 0) + bar.volume
+        self.last_bar = bar
+
+    def _new_session(self, session: int, arrival: int, origin: str) -> None:
+        """Go over into a session: the old one's end, perhaps an epoch, the month in front."""
+        if self.session is not None:
+            self.close(self.calendar.closes[self.session], "session")
+        self.session = session
+        self.session_volume = 0
+        self._prints.clear()
+        if self.pending_epoch is not None:
+            make, self.pending_epoch = self.pending_epoch, None
+            self.begin(make())
+        if self.symbol is None:
+            self._choose(session, arrival, origin)
+        self._forget(session)
+
+    def _choose(self, session: int, arrival: int, origin: str) -> None:
+        roll = self.config.roll
+        held = None if self.front is None or self._expiry is None else (self.front, self._expiry)
+        choice = choose_front(
+            self._known_months(),
+            self.calendar.sessions,
+            session,
+            self.interval_ns,
+            held=held,
+            lookback_hours=roll.lookback_hours,
+            every=roll.every,
+        )
+        if choice.symbol == self.front:
+            return
+        day = (self.calendar.days[session] - _EPOCH).days
+        if choice.symbol is None:
+            self._journal("no_contract", self.root, choice.reason, None, None, {"trade_date": day})
+            self._apply(ContractChange("", self.front, choice.reason, day))
+            return
+        self._apply(ContractChange(choice.symbol, self.front, choice.reason, day))
+        context = choice.context.with_columns(pl.col("ts_event").to_physical())
+        for ts, opened, high, low, close, volume in context.select(
+            "ts_event", "open", "high", "low", "close", "volume"
+        ).iter_rows():
+            self._apply(
+                Bar(
+                    choice.symbol,
+                    ts,
+                    opened,
+                    high,
+                    low,
+                    close,
+                    volume,
+                    origin,
+                    arrival,
+                    actionable=False,
+                    context=True,
+                )
+            )
+
+    def _known_months(self) -> pl.DataFrame:
+        rows = [row for session in sorted(self._months) for row in self._months[session]]
+        frame = pl.DataFrame(rows, schema=_MONTHS, orient="row")
+        return frame.with_columns(pl.col("ts_event").cast(pl.Datetime("ns", "UTC")))
+
+    def _forget(self, session: int) -> None:
+        kept = session - _SESSIONS_REMEMBERED
+        if kept < 0:
+            return
+        self._months = {row: bars for row, bars in self._months.items() if row >= kept}
+        self._by_session = {row: sum_ for row, sum_ in self._by_session.items() if row >= kept}
+        horizon = self.calendar.opens[kept]
+        self._known = {key: value for key, value in self._known.items() if key[1] >= horizon}
+
+
+# What such a bar says is not believed, so that the true one is no duplicate or conflict.
+_NOT_REMEMBERED = frozenset({"conflict", "future"})
+_EPOCH = date(1970, 1, 1)
+_MONTHS: dict[str, Any] = {
+    "ts_event": pl.Int64,
+    "open": pl.Int64,
+    "high": pl.Int64,
+    "low": pl.Int64,
+    "close": pl.Int64,
+    "volume": pl.Int64,
+    "symbol": pl.String,
+}
+
+
+def is_outright(symbol: str) -> bool:
+    """Return whether a symbol is one contract month: no spread, no product."""
+    return parse_symbol(symbol).kind == "outright"

@@ -1,0 +1,320 @@
+"""One connection to the live gateway, through the vendor's client; the only module that knows it.
+
+The client keeps nothing across sessions that could be relied on, so a connection is used once: its
+own client, its own event loop on its own thread, and an explicit end. Its callback only puts the
+record into a queue. Every end that we did not ask for is a loss, a normal return included.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any
+
+from clustercore.live import messages as msg
+from clustercore.live.vendor import import_databento
+
+if TYPE_CHECKING:
+    from clustercore.live.key import Key
+    from clustercore.live.settings import LiveSettings
+
+__all__ = ["Connection", "Subscription"]
+
+_LOG = logging.getLogger(__name__)
+_PERMANENT = re.compile(
+    r"authentication failed|deactivated|invalid subscription|no entitlement", re.IGNORECASE
+)
+_LIMIT = re.compile(r"connection limit", re.IGNORECASE)
+_UNDEFINED_TIME = 2**64 - 1
+
+
+@dataclass(frozen=True)
+class Subscription:
+    """What is asked for: ``start`` replays from there, inclusive; None begins now."""
+
+    schema: str
+    symbols: tuple[str, ...]
+    stype_in: str
+    start: int | None = None
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """An event loop that remembers its connections: one cancelled while it logs in would leak."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.transports: list[Any] = []
+        self.is_closing = False
+
+    async def create_connection(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        if self.is_closing:
+            raise ConnectionAbortedError("closed by us")
+        transport, protocol = await super().create_connection(*args, **kwargs)
+        self.transports.append(transport)
+        return transport, protocol
+
+
+class Connection:
+    """A session with the gateway.
+
+    Parameters
+    ----------
+    key : Key
+        The API key.
+    settings : LiveSettings
+        Gateway, heartbeat, queue limit.
+    subscriptions : sequence of Subscription
+        What is asked for.
+    capture : binary file, optional
+        Receives the raw bytes.
+    """
+
+    def __init__(
+        self,
+        key: Key,
+        settings: LiveSettings,
+        subscriptions: Sequence[Subscription],
+        capture: IO[bytes] | None = None,
+    ) -> None:
+        self._key = key
+        self._settings = settings
+        self._subscriptions = tuple(subscriptions)
+        self._capture = capture
+        self._records: collections.deque[tuple[int, Any]] = collections.deque()
+        self._wake = threading.Event()
+        self._end: msg.Lost | None = None
+        self._overflow = False
+        self._closing = False
+        self._fault: BaseException | None = None
+        self.started = threading.Event()
+        self.session_start: int | None = None
+        self.depth = 0
+        self._loop = _Loop()
+        self._threads = (
+            threading.Thread(target=self._run_loop, name="clustercore-loop", daemon=True),
+            threading.Thread(target=self._control, name="clustercore-connection", daemon=True),
+        )
+
+    def open(self) -> None:
+        """Begin to connect; what comes of it is in ``take``."""
+        for thread in self._threads:
+            thread.start()
+
+    def take(self, timeout: float, most: int = 50_000) -> list[msg.Message]:
+        """Return what has come, waiting up to ``timeout`` real seconds for the first of it.
+
+        After the last record comes one ``Lost``, and then nothing.
+        """
+        if not self._records and self._end is None:
+            self._wake.wait(timeout)
+        self._wake.clear()
+        ended = self._end
+        records = self._records
+        self.depth = max(self.depth, len(records))
+        taken = [_decode(*records.popleft()) for _ in range(min(len(records), most))]
+        if ended is not None and not records:
+            taken.append(ended)
+        return taken
+
+    @property
+    def waiting(self) -> int:
+        """How many records wait to be taken."""
+        return len(self._records)
+
+    def close(self, deadline_s: float = 3.0) -> bool:
+        """End the session and its threads; return whether they ended in time."""
+        self._closing = self._loop.is_closing = True
+        self._cancel()
+        until = time.monotonic() + deadline_s
+        for thread in reversed(self._threads):
+            if thread.ident is not None:
+                thread.join(max(0.0, until - time.monotonic()))
+        if not self._threads[0].is_alive() and not self._loop.is_closed():
+            self._loop.close()
+        return not any(thread.is_alive() for thread in self._threads)
+
+    # On the loop's thread.
+
+    def _run_loop(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_forever()
+        finally:
+            self._loop.close()
+
+    def _received(self, record: Any) -> None:  # noqa: ANN401 -- one of the vendor's record classes
+        """Take a record; whatever goes wrong must not reach the client, which would swallow it."""
+        try:
+            if self._overflow:
+                return
+            self._records.append((time.monotonic_ns(), record))
+            if len(self._records) > self._settings.queue_limit:
+                self._overflow = True
+                self._cancel()
+            self._wake.set()
+        except BaseException as error:  # noqa: BLE001 -- it must not reach the client
+            self._fault = error
+            self._cancel()
+
+    def _failed(self, error: Exception) -> None:
+        self._fault = error
+
+    # On the control thread.
+
+    def _control(self) -> None:
+        client = None
+        reason = ""
+        try:
+            databento = import_databento()
+            client = databento.Live(
+                key=self._key.reveal(),
+                gateway=self._settings.host,
+                port=self._settings.port,
+                ts_out=True,
+                heartbeat_interval_s=self._settings.heartbeat_s,
+                reconnect_policy="none",
+                compression=databento.Compression(self._settings.compression),
+                loop=self._loop,
+            )
+            client.add_callback(self._received, self._failed)
+            if self._capture is not None:
+                client.add_stream(self._capture, self._failed)
+            for wanted in self._subscriptions:
+                client.subscribe(
+                    self._settings.dataset,
+                    wanted.schema,
+                    list(wanted.symbols),
+                    wanted.stype_in,
+                    start=wanted.start,
+                )
+            client.start()
+            self.started.set()
+            if not self._closing:
+                client.block_for_close()
+            reason = "the gateway closed the connection"
+        except BaseException as error:  # noqa: BLE001 -- a panic in the decoder is no Exception
+            reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        finally:
+            self._end_with(reason, client)
+
+    def _end_with(self, reason: str, client: Any) -> None:  # noqa: ANN401 -- the vendor's client
+        if client is not None:
+            with contextlib.suppress(BaseException):
+                client.terminate()
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._abort_and_stop)
+        self._threads[0].join(5.0)
+        if self._overflow:
+            reason = f"more than {self._settings.queue_limit} records waited"
+        elif self._fault is not None:
+            reason = f"the callback failed: {type(self._fault).__name__}: {self._fault}"
+        elif self._closing:
+            reason = "closed by us"
+        self._end = msg.Lost(
+            reason,
+            permanent=_PERMANENT.search(reason) is not None,
+            slow_retry=_LIMIT.search(reason) is not None,
+            overflow=self._overflow,
+        )
+        self._wake.set()
+
+    def _abort_and_stop(self) -> None:
+        for transport in self._loop.transports:
+            transport.abort()
+        # One more turn of the loop, so that the sockets are closed and not only told so.
+        self._loop.call_soon(self._loop.call_soon, self._loop.stop)
+
+    def _cancel(self) -> None:
+        """Wake whoever waits inside the client, wherever that is."""
+
+        def cancel() -> None:
+            for transport in self._loop.transports:
+                transport.abort()
+            for task in asyncio.all_tasks(self._loop):
+                task.cancel()
+
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(cancel)
+
+
+def _decode(received: int, record: Any) -> msg.Message:  # noqa: ANN401 -- one of the vendor's classes
+    decode = _DECODERS.get(type(record).__name__)
+    sent = getattr(record, "ts_out", None) or 0
+    if sent == _UNDEFINED_TIME:
+        sent = 0
+    if decode is None:
+        return msg.Oddity(f"a record of type {type(record).__name__}", sent, received)
+    try:
+        return decode(record, sent, received)
+    except (ValueError, TypeError, OverflowError, AttributeError) as error:
+        return msg.Oddity(f"{type(record).__name__} is not readable: {error}", sent, received)
+
+
+def _bar(record: Any, sent: int, received: int) -> msg.Message:  # noqa: ANN401
+    if int(record.rtype) != _OHLCV_1M:
+        return msg.Oddity(f"bars of another length (rtype {int(record.rtype)})", sent, received)
+    return msg.MarketBar(
+        record.instrument_id,
+        record.ts_event,
+        record.open,
+        record.high,
+        record.low,
+        record.close,
+        record.volume,
+        sent,
+        received,
+    )
+
+
+def _trade(record: Any, sent: int, received: int) -> msg.Message:  # noqa: ANN401
+    return msg.MarketTrade(
+        record.instrument_id,
+        record.ts_recv,
+        record.ts_event,
+        record.sequence,
+        str(record.side),
+        record.price,
+        record.size,
+        sent,
+        received,
+    )
+
+
+def _mapping(record: Any, sent: int, received: int) -> msg.Message:  # noqa: ANN401
+    return msg.Mapping(record.instrument_id, str(record.stype_out_symbol), sent, received)
+
+
+def _error(record: Any, sent: int, received: int) -> msg.Message:  # noqa: ANN401
+    return msg.GatewayError(int(record.code), str(record.err), sent, received)
+
+
+def _system(record: Any, sent: int, received: int) -> msg.Message:  # noqa: ANN401
+    code = int(record.code)
+    text = str(record.msg)
+    if code == _END_OF_INTERVAL:
+        return msg.EndOfInterval(record.ts_event, sent, received)
+    make = _SYSTEM.get(code)
+    return msg.SignOfLife(text, sent, received) if make is None else make(text, sent, received)
+
+
+_OHLCV_1M = 33
+_END_OF_INTERVAL = 4
+_SYSTEM: dict[int, Callable[[str, int, int], msg.Message]] = {
+    1: msg.Acknowledged,
+    2: msg.SlowReader,
+    3: msg.ReplayCompleted,
+}
+_DECODERS: dict[str, Callable[[Any, int, int], msg.Message]] = {
+    "OHLCVMsg": _bar,
+    "TradeMsg": _trade,
+    "SymbolMappingMsg": _mapping,
+    "ErrorMsg": _error,
+    "SystemMsg": _system,
+}

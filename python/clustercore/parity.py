@@ -1,0 +1,502 @@
+"""Parity: the log folded again must give exactly the rows that were stored while it was written.
+
+Live trading and a backtest of the inputs it consumed are one computation here, so a certificate
+says that every cluster, signal, order, trade and equity mark is equal, to the last bit. What the
+complete data would have changed (bars that came too late to act on) is listed apart.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from clustercore import _core
+from clustercore.errors import ClusterCoreError
+from clustercore.fold import Fold
+from clustercore.inputs import Bar, Carry, ContractChange, Entry, Epoch, Operator, WarmUp
+from clustercore.store import DERIVED, Certificate, Store
+from clustercore.store.rows import event_rows, frame_of
+
+if TYPE_CHECKING:
+    from clustercore.events import Event
+    from clustercore.sessions import Sessions
+
+__all__ = [
+    "Parity",
+    "Replay",
+    "StoredLog",
+    "certificate_of",
+    "check",
+    "compare",
+    "hindsight",
+    "rebuild",
+    "replay",
+    "slippage",
+]
+
+
+class StoredLog:
+    """What a fold looks up, from a store.
+
+    Parameters
+    ----------
+    store : Store
+        The store.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def sessions(self, sessions_hash: str) -> Sessions:
+        """Return a session table by its hash."""
+        return self._store.sessions(sessions_hash)
+
+    def bars(self, root: str, first_seq: int, last_seq: int) -> Iterable[Bar]:
+        """Return the bars that were consumed from one seq to another, in order."""
+        for seq, item in self._store.entries(root, after=first_seq - 1):
+            if seq > last_seq:
+                return
+            if isinstance(item, Bar) and item.consumed:
+                yield item
+
+
+@dataclass
+class Replay:
+    """An epoch, folded again.
+
+    Attributes
+    ----------
+    root : str
+        Name of the engine.
+    epoch : Epoch
+        What it ran under.
+    fold : Fold
+        The engine at the end of the log.
+    entries : list of Entry
+        The entries that caused something, with what they caused.
+    counts : dict of str to int
+        Inputs by kind.
+    upto_seq : int
+        The last entry.
+    inputs_hash : str
+        Hash of every input that was consumed, in order.
+    """
+
+    root: str
+    epoch: Epoch
+    fold: Fold
+    entries: list[Entry] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+    upto_seq: int = 0
+    inputs_hash: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parity:
+    """What a comparison found.
+
+    Attributes
+    ----------
+    root : str
+        Name of the engine.
+    epoch : int
+        Number of the epoch.
+    config_id, engine_version, clustercore_version : str
+        What it ran under, and what compared.
+    upto_seq : int
+        The last entry that was compared.
+    inputs_hash, outputs_hash : str
+        Hashes of what was consumed, and of every row that came out.
+    counts : dict of str to int
+        Inputs by kind, rows by table.
+    difference : str or None
+        The first difference, by table, row and column; None when there is none.
+    note : str
+        How it was verified when not by a replay.
+    """
+
+    root: str
+    epoch: int
+    config_id: str
+    engine_version: str
+    clustercore_version: str
+    upto_seq: int
+    inputs_hash: str
+    outputs_hash: str
+    counts: dict[str, int]
+    difference: str | None = None
+    note: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether replay and store agree."""
+        return self.difference is None
+
+
+def replay(store: Store, root: str, epoch: Epoch) -> Replay:
+    """Fold an epoch's entries again.
+
+    Parameters
+    ----------
+    store : Store
+        The store.
+    root : str
+        Name of the engine.
+    epoch : Epoch
+        The epoch.
+
+    Returns
+    -------
+    Replay
+        The engine and everything that was caused.
+    """
+    made = Replay(root, epoch, Fold(root, StoredLog(store)))
+    digest = hashlib.sha256()
+    apply = made.fold.apply
+    for seq, item in store.entries(root, epoch.number):
+        kind = type(item).__name__
+        if isinstance(item, Bar) and not item.consumed:
+            kind = "Bar kept"
+        else:
+            events = apply(item)
+            if events:
+                made.entries.append(Entry(seq, root, epoch.number, item, events))
+            digest.update(repr(item).encode())
+        made.counts[kind] = made.counts.get(kind, 0) + 1
+        made.upto_seq = seq
+    made.inputs_hash = digest.hexdigest()
+    return made
+
+
+def frames(entries: Sequence[Entry], epoch: Epoch) -> dict[str, pl.DataFrame]:
+    """Return what entries caused as the store returns it: seq and the columns of each frame."""
+    under = (epoch.config_id, epoch.engine_version)
+    rows = event_rows(entries, lambda _root, _epoch: under)
+    return {name: _as_stored(frame_of(name, rows.get(name, []))) for name in DERIVED}
+
+
+def compare(store: Store, root: str, epoch: Epoch, entries: Sequence[Entry]) -> str | None:
+    """Return the first difference between stored rows and what entries caused, or None."""
+    replayed = frames(entries, epoch)
+    for name in DERIVED:
+        stored = store.derived(name, root, epoch.number)
+        found = first_difference(name, stored, replayed[name])
+        if found is not None:
+            return found
+    return None
+
+
+def first_difference(name: str, stored: pl.DataFrame, replayed: pl.DataFrame) -> str | None:
+    """Return where two frames differ first, in words, or None.
+
+    Examples
+    --------
+    >>> first_difference("trades", pl.DataFrame({"net": [1.0]}), pl.DataFrame({"net": [2.0]}))
+    "trades row 0, column 'net': stored 1.0, replayed 2.0"
+    """
+    replayed = replayed.select(stored.columns)
+    rows = min(stored.height, replayed.height)
+    for row in range(0, rows, _CHUNK):
+        one, other = stored.slice(row, _CHUNK), replayed.slice(row, min(_CHUNK, rows - row))
+        one = one.head(other.height)
+        if not one.equals(other):
+            return _differing_row(name, row, one, other)
+    if stored.height != replayed.height:
+        longer, what = (
+            (stored, "stored only") if stored.height > rows else (replayed, "replayed only")
+        )
+        return f"{name} row {rows}: {what}: {longer.row(rows, named=True)}"
+    return None
+
+
+def _differing_row(name: str, first: int, one: pl.DataFrame, other: pl.DataFrame) -> str | None:
+    for place, (mine, theirs) in enumerate(zip(one.iter_rows(), other.iter_rows(), strict=True)):
+        for column, a, b in zip(one.columns, mine, theirs, strict=True):
+            if a != b and not (a is None and b is None):
+                return (
+                    f"{name} row {first + place}, column {column!r}: stored {a!r}, replayed {b!r}"
+                )
+    return f"{name} from row {first}: the types differ"
+
+
+def check(store: Store) -> list[Parity]:
+    """Replay every epoch of every engine and compare it with what is stored.
+
+    Parameters
+    ----------
+    store : Store
+        The store; it is only read.
+
+    Returns
+    -------
+    list of Parity
+        One for each epoch. An epoch of another engine version is verified by its stored hashes.
+    """
+    found = []
+    for root in roots(store):
+        for _, epoch in store.epochs(root):
+            if epoch.engine_version != _core.ENGINE_VERSION:
+                found.append(_by_hash(store, root, epoch))
+                continue
+            try:
+                made = replay(store, root, epoch)
+            except ClusterCoreError as error:
+                found.append(_unreplayable(root, epoch, str(error)))
+                continue
+            found.append(certify(store, made))
+    return found
+
+
+def certify(store: Store, made: Replay) -> Parity:
+    """Return the comparison of a replay with the store."""
+    replayed = frames(made.entries, made.epoch)
+    difference = compare(store, made.root, made.epoch, made.entries)
+    return Parity(
+        root=made.root,
+        epoch=made.epoch.number,
+        config_id=made.epoch.config_id,
+        engine_version=made.epoch.engine_version,
+        clustercore_version=version("clustercore"),
+        upto_seq=made.upto_seq,
+        inputs_hash=made.inputs_hash,
+        outputs_hash=hash_frames(replayed),
+        counts=made.counts | {name: frame.height for name, frame in replayed.items()},
+        difference=difference,
+    )
+
+
+def certificate_of(parity: Parity, made_at: int, state: str) -> Certificate:
+    """Return a comparison as the row that is stored."""
+    return Certificate(
+        root=parity.root,
+        epoch=parity.epoch,
+        upto_seq=parity.upto_seq,
+        inputs_hash=parity.inputs_hash,
+        outputs_hash=parity.outputs_hash,
+        made_at=made_at,
+        engine_version=parity.engine_version,
+        clustercore_version=parity.clustercore_version,
+        state=state,
+        ok=parity.ok,
+    )
+
+
+def rebuild(store: Store) -> list[Parity]:
+    """Make the derived tables again from the inputs, one epoch a transaction.
+
+    Parameters
+    ----------
+    store : Store
+        The store. Epochs of another engine version stay as they are.
+
+    Returns
+    -------
+    list of Parity
+        One for each epoch that was made again; ``difference`` is what the old rows had.
+    """
+    found = []
+    for root in roots(store):
+        for _, epoch in store.epochs(root):
+            if epoch.engine_version != _core.ENGINE_VERSION:
+                continue
+            made = replay(store, root, epoch)
+            parity = certify(store, made)
+            store.replace_derived(root, epoch.number, frames(made.entries, epoch))
+            found.append(parity)
+    return found
+
+
+def roots(store: Store) -> list[str]:
+    """Return the engines of a store, in the order they began."""
+    return list(dict.fromkeys(store.table("inputs").filter(kind="epoch")["root"].to_list()))
+
+
+def hindsight(store: Store, root: str, epoch: Epoch) -> pl.DataFrame:
+    """Return the trades that differ when every bar had come in time.
+
+    Late bars take their place and every bar may be acted on. Bars in conflict stay out: the first
+    that came stays the truth.
+
+    Returns
+    -------
+    polars.DataFrame
+        ``side`` (``live only`` or ``complete only``), symbol, direction, entry_time, net.
+    """
+    complete: list[Bar] = []
+    others: dict[int, list[Any]] = {}
+    for _, item in store.entries(root, epoch.number):
+        if isinstance(item, Bar):
+            if item.consumed or item.reason == "late":
+                complete.append(item)
+        elif isinstance(item, Epoch | WarmUp | Carry | Operator | ContractChange):
+            others.setdefault(len(complete), []).append(item)
+    fold = Fold(root, StoredLog(store))
+    trades: list[Event] = []
+    for place, item in _in_order(complete, others):
+        del place
+        try:
+            caused = fold.apply(item)
+        except ClusterCoreError:
+            continue
+        trades += [event for event in caused if type(event).__name__ == "Trade"]
+    known = store.derived("trades", root, epoch.number)
+    made = pl.DataFrame(
+        [
+            (t.trade_id, t.symbol, t.direction, t.entry_time, t.net)  # type: ignore[union-attr]
+            for t in trades
+        ],
+        schema={
+            "trade_id": pl.String,
+            "symbol": pl.String,
+            "direction": pl.String,
+            "entry_time": pl.Int64,
+            "net": pl.Float64,
+        },
+        orient="row",
+    ).with_columns(pl.col("entry_time").cast(pl.Datetime("ns", "UTC")))
+    stored = known.select(made.columns)
+    return pl.concat(
+        [
+            stored.join(made, on="trade_id", how="anti").with_columns(side=pl.lit("live only")),
+            made.join(stored, on="trade_id", how="anti").with_columns(side=pl.lit("complete only")),
+        ]
+    ).select("side", "symbol", "direction", "entry_time", "net")
+
+
+def _in_order(bars: list[Bar], others: Mapping[int, list[Any]]) -> Iterator[tuple[int, Any]]:
+    """Yield bars in their places in time, each as if it had come at once, and what lay between."""
+    start = 0
+    for place in sorted({*others, len(bars)}):
+        stretch = bars[start:place]
+        # Context bars stand where they are; a late bar goes back to its minute.
+        ordered = sorted(enumerate(stretch), key=lambda pair: _key(pair[0], pair[1], stretch))
+        for _, bar in ordered:
+            yield place, replace(bar, consumed=True, actionable=bar.origin != "backfill", reason="")
+        for item in others.get(place, []):
+            yield place, item
+        start = place
+
+
+def _key(place: int, bar: Bar, stretch: Sequence[Bar]) -> tuple[int, int]:
+    if bar.context:
+        following = next((b for b in stretch[place:] if not b.context), bar)
+        return (following.ts_event, place - len(stretch))
+    return (bar.ts_event, place)
+
+
+def slippage(store: Store) -> pl.DataFrame:
+    """Return, for each recommendation that was filled, the model's fill against the market then.
+
+    Returns
+    -------
+    polars.DataFrame
+        root, contract, action, committed_at, price_committed, entry_price, slippage_points (what
+        the market at the commit would have cost more than the model's fill; null when not filled).
+    """
+    commits = store.commits().with_columns((pl.col("price") / 1e9).alias("price_committed"))
+    recommended = store.table("recommendations").select(
+        pl.col("id").alias("recommendation_id"), "root", "contract", "action"
+    )
+    orders = pl.concat([store.derived("orders", root) for root in roots(store)] or [_NO_ORDERS])
+    fills = orders.select(pl.col("trade_id").alias("recommendation_id"), "entry_price").unique(
+        "recommendation_id", keep="last"
+    )
+    sign = pl.when(pl.col("action") == "BUY").then(1.0).otherwise(-1.0)
+    return (
+        recommended.join(commits, on="recommendation_id", how="left")
+        .join(fills, on="recommendation_id", how="left")
+        .with_columns(slippage_points=sign * (pl.col("price_committed") - pl.col("entry_price")))
+        .select(
+            "root",
+            "contract",
+            "action",
+            "committed_at",
+            "price_committed",
+            "entry_price",
+            "slippage_points",
+        )
+    )
+
+
+def hash_frames(made: Mapping[str, pl.DataFrame]) -> str:
+    """Return the hash of frames by their values, whatever library wrote them."""
+    digest = hashlib.sha256()
+    for name in DERIVED:
+        frame = made[name]
+        digest.update(f"{name} {frame.height};".encode())
+        for column in frame.get_columns():
+            digest.update(f"{column.name};".encode())
+            _hash_column(digest, column)
+    return digest.hexdigest()
+
+
+def _hash_column(digest: Any, column: pl.Series) -> None:  # noqa: ANN401 -- hashlib has no public type
+    missing = column.is_null()
+    digest.update(np.packbits(missing.to_numpy()).tobytes())
+    if column.dtype == pl.String:
+        digest.update("\x1f".join(column.fill_null("").to_list()).encode())
+        return
+    physical = column.to_physical()
+    zero = False if physical.dtype == pl.Boolean else 0
+    digest.update(np.ascontiguousarray(physical.fill_null(zero).to_numpy()).tobytes())
+
+
+def _by_hash(store: Store, root: str, epoch: Epoch) -> Parity:
+    """Verify an epoch that this engine cannot replay by the hashes its own engine stored."""
+    stored = {name: store.derived(name, root, epoch.number) for name in DERIVED}
+    left = [c for c in store.certificates(root) if c.epoch == epoch.number]
+    upto = left[-1].upto_seq if left else 0
+    found = hash_frames(
+        {name: frame.filter(pl.col("seq") <= upto) for name, frame in stored.items()}
+    )
+    difference = None
+    if not left:
+        difference = f"engine version {epoch.engine_version} left no certificate to compare with"
+    elif found != left[-1].outputs_hash:
+        difference = f"the rows up to input {upto} have another hash than when they were certified"
+    return Parity(
+        root=root,
+        epoch=epoch.number,
+        config_id=epoch.config_id,
+        engine_version=epoch.engine_version,
+        clustercore_version=version("clustercore"),
+        upto_seq=upto,
+        inputs_hash=left[-1].inputs_hash if left else "",
+        outputs_hash=found,
+        counts={name: frame.height for name, frame in stored.items()},
+        difference=difference,
+        note=f"by the hashes that engine version {epoch.engine_version} stored",
+    )
+
+
+def _unreplayable(root: str, epoch: Epoch, problem: str) -> Parity:
+    return Parity(
+        root=root,
+        epoch=epoch.number,
+        config_id=epoch.config_id,
+        engine_version=epoch.engine_version,
+        clustercore_version=version("clustercore"),
+        upto_seq=0,
+        inputs_hash="",
+        outputs_hash="",
+        counts={},
+        difference=f"the log cannot be replayed: {problem}",
+    )
+
+
+def _as_stored(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.drop("root", "epoch").with_columns(
+        pl.col(column).dt.replace_time_zone("UTC")
+        for column, dtype in frame.schema.items()
+        if isinstance(dtype, pl.Datetime)
+    )
+
+
+_CHUNK = 4096
+_NO_ORDERS = pl.DataFrame(schema={"trade_id": pl.String, "entry_price": pl.Float64})

@@ -1,0 +1,176 @@
+"""The file itself: opening it, its snapshot, and what a connection may do."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import duckdb
+
+from clustercore.store.errors import StoreError, translated
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+__all__ = ["connect", "copy_into", "make", "snapshot_path"]
+
+# Nothing is fetched from the network because a query names it. One thread: the statements of a bar
+# are small, and others would only be woken up for nothing.
+_SETTINGS: Final[dict[str, Any]] = {
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "threads": 1,
+    "memory_limit": "1GB",
+}
+
+_MARK: Final = b"DUCK"
+_MARK_AT: Final = 8
+
+
+def snapshot_path(path: Path) -> Path:
+    """Return where the snapshot of a store is kept: beside it.
+
+    Examples
+    --------
+    >>> snapshot_path(Path("live.duckdb")).name
+    'live.duckdb.snapshot.duckdb'
+    """
+    return path.with_name(f"{path.name}.snapshot.duckdb")
+
+
+def connect(
+    path: Path,
+    *,
+    read_only: bool = False,
+    settings: Mapping[str, str | int] | None = None,
+) -> DuckDBPyConnection:
+    """Open a file that is there; say what is in the way."""
+    _check_place(path, create=False)
+    _check_mark(path)
+    with translated(path, opening=True):
+        # Absolute: a name such as `md:a` would else be taken for a service.
+        return duckdb.connect(
+            str(path.absolute()), read_only=read_only, config=_SETTINGS | dict(settings or {})
+        )
+
+
+def make(path: Path, prepare: Callable[[DuckDBPyConnection, Path], None]) -> None:
+    """Make a file that is there whole or not at all, and leave one that is there already.
+
+    Another process may make the same one: the first wins, and both open that.
+    """
+    _check_place(path, create=True)
+    if path.exists():
+        return
+    part = path.with_name(f".{path.name}.{os.getpid()}.new")
+    try:
+        _forget(part)
+        with translated(path):
+            connection = duckdb.connect(str(part.absolute()), config=_SETTINGS)
+            try:
+                prepare(connection, path)
+            finally:
+                connection.close()
+        _flush(part)
+        with contextlib.suppress(FileExistsError):
+            os.link(part, path)
+        _flush(path.absolute().parent)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            _forget(part)
+
+
+def _check_place(path: Path, *, create: bool) -> None:
+    try:
+        if path.is_dir():
+            raise StoreError("this is a folder; pass a file name", reason="foreign", file=path)
+        if path.exists():
+            return
+        if not create:
+            raise StoreError(
+                "there is no such file; pass another path, or let `clustercore live` make it",
+                reason="missing",
+                file=path,
+            )
+        path.absolute().parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"the place cannot be used: {error.strerror or error}; pass another path",
+            reason="read_only",
+            file=path,
+        ) from error
+
+
+def _check_mark(path: Path) -> None:
+    """Refuse another file, which the vendor's library would open as a table (CSV, Parquet)."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(_MARK_AT + len(_MARK))
+    except OSError as error:
+        raise StoreError(
+            f"cannot be read: {error.strerror or error}; give this user the right to",
+            reason="read_only",
+            file=path,
+        ) from error
+    if head[_MARK_AT:] != _MARK:
+        raise StoreError(
+            "this is no store; pass another path, or move the file away to begin a new one",
+            reason="foreign",
+            file=path,
+        )
+
+
+def copy_into(connection: DuckDBPyConnection, source: Path, target: Path, *, owner: bool) -> None:
+    """Write a consistent copy of an open store, whole or not at all."""
+    # The owner of a file is one, and clears away what it left when it was killed. Readers may be
+    # several, and must not meet.
+    name = f".{target.name}.part" if owner else f".{target.name}.{os.getpid()}.part"
+    part = target.with_name(name)
+    try:
+        _forget(part)
+        with translated(source):
+            catalogue = connection.execute("SELECT current_database()").fetchall()[0][0]
+            connection.execute(f"ATTACH {_text(str(part.absolute()))} AS copied (READ_WRITE)")
+            try:
+                connection.execute(f'COPY FROM DATABASE "{catalogue}" TO copied')
+            finally:
+                connection.execute("DETACH copied")
+        _flush(part)
+        part.replace(target)
+        _flush(target.absolute().parent)
+    except OSError as error:
+        raise _unwritable(target, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            _forget(part)
+
+
+def _unwritable(path: Path, error: OSError) -> StoreError:
+    return StoreError(
+        f"cannot be written: {error.strerror or error}; pass another place",
+        reason="disk_full" if error.errno in {errno.ENOSPC, errno.EDQUOT} else "read_only",
+        file=path,
+    )
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
+
+
+def _forget(part: Path) -> None:
+    part.unlink(missing_ok=True)
+    part.with_name(f"{part.name}.wal").unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

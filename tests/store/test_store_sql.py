@@ -1,0 +1,216 @@
+"""A user's query reads the store and nothing else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import duckdb
+import polars as pl
+import pytest
+
+from clustercore.store import Commit, Store, StoreError, sql
+from clustercore.store.reference import QUERIES
+from clustercore.store.schema import TABLES, VIEWS
+from clustercore.store.sql import ask, readable
+from tests.store.made import entries, filled, recommendation
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = filled(tmp_path_factory.mktemp("sql") / "a.duckdb")
+    with Store.open(made) as store:
+        row = store.derived("orders", "ES").row(0, named=True)
+        store.commit(
+            [],
+            recommendations=[recommendation(id=row["trade_id"], seq=row["seq"])],
+            commits=[Commit(recommendation_id=row["trade_id"], committed_at=1, price=10**12)],
+        )
+    return made
+
+
+REFUSED = (
+    "COPY trades TO '{folder}/out.csv'",
+    "SELECT * FROM read_csv('/etc/passwd')",
+    "SELECT * FROM '/etc/passwd'",
+    "SELECT * FROM read_text('/etc/hostname')",
+    "SELECT * FROM glob('/etc/*')",
+    "SELECT * FROM 'https://example.org/a.parquet'",
+    "SELECT * FROM read_parquet('s3://bucket/a.parquet')",
+    "ATTACH '{folder}/other.duckdb'",
+    "ATTACH ':memory:' AS other",
+    "INSTALL httpfs",
+    "LOAD httpfs",
+    "SET memory_limit = '8GB'",
+    "SET enable_external_access = true",
+    "SET lock_configuration = false",
+    "RESET threads",
+    "PRAGMA threads = 8",
+    "PRAGMA database_list",
+    "EXPORT DATABASE '{folder}/all'",
+    "INSERT INTO trades SELECT * FROM trades",
+    "DELETE FROM inputs",
+    "DROP TABLE inputs",
+    "CREATE TEMP TABLE a AS SELECT 1",
+    "CREATE MACRO m() AS 1",
+    "CALL pragma_version()",
+    "CHECKPOINT",
+    "VACUUM",
+    "BEGIN",
+    "USE memory",
+    "SELECT 1; SELECT 2",
+    "SELECT 1; DROP TABLE inputs",
+    "SELECT getenv('HOME')",
+    "SELECT nonsense FROM trades",
+    "no SQL",
+    "",
+    ";",
+    "-- nothing",
+)
+
+
+@pytest.mark.parametrize("query", REFUSED)
+def test_what_is_no_reading_of_the_store_is_refused(path: Path, tmp_path: Path, query: str) -> None:
+    before = path.read_bytes()
+    with pytest.raises(StoreError) as caught:
+        ask(path, query.format(folder=tmp_path))
+    assert caught.value.reason == "refused"
+    assert list(tmp_path.iterdir()) == []
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SET memory_limit = '8GB'",
+        "SET enable_external_access = true",
+        "SET lock_configuration = false",
+        "COPY trades TO '{folder}/out.csv'",
+        "ATTACH '{folder}/other.duckdb'",
+        "INSTALL httpfs",
+        "LOAD httpfs",
+        "EXPORT DATABASE '{folder}/all'",
+        "DELETE FROM inputs",
+        "SELECT * FROM read_csv('/etc/passwd')",
+    ],
+)
+def test_the_lock_holds_without_the_look_at_the_statement(
+    path: Path, tmp_path: Path, query: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sql, "_check_kind", lambda *_: None)
+    with pytest.raises(StoreError):
+        ask(path, query.format(folder=tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT count(*) FROM range(1000000000000)",
+        "SELECT count(*) FROM inputs a, inputs b, inputs c WHERE hash(a.seq, b.seq, c.seq) = 1",
+        "SELECT * FROM range(100000000000) WHERE range % 1000000007 = 1000000006",
+    ],
+)
+def test_a_query_is_stopped_when_its_time_is_over(path: Path, query: str) -> None:
+    began = time.perf_counter()
+    with pytest.raises(StoreError, match="stopped") as caught:
+        ask(path, query, seconds=0.3)
+    assert caught.value.reason == "timeout"
+    assert time.perf_counter() - began < 5
+
+
+def test_a_query_gets_no_more_memory_than_it_may(path: Path) -> None:
+    with pytest.raises(StoreError, match="Memory") as caught:
+        ask(path, "SELECT list(range) FROM range(500000000)", memory="64MB", seconds=20)
+    assert caught.value.reason == "refused"
+
+
+def test_a_frame_of_this_process_is_no_table(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sql, "secret", pl.DataFrame({"key": [1]}), raising=False)
+    with pytest.raises(StoreError):
+        ask(path, "SELECT * FROM secret")
+
+
+def test_rows_are_cut_where_asked(path: Path) -> None:
+    some = ask(path, "SELECT seq FROM inputs ORDER BY seq", limit=3)
+    assert (some.rows, some.cut) == ([(1,), (2,), (3,)], True)
+    every = ask(path, "SELECT seq FROM inputs", limit=0)
+    assert (len(every.rows), every.cut) == (len(entries()), False)
+    assert ask(path, "SELECT 1 AS a, 'b' AS b", limit=1).columns == ("a", "b")
+    assert not ask(path, "SELECT 1", limit=1).cut
+
+
+@pytest.mark.parametrize(
+    "query", ["DESCRIBE trades", "SUMMARIZE equity", "EXPLAIN SELECT 1", "SHOW TABLES", "FROM risk"]
+)
+def test_queries_that_read_are_answered(path: Path, query: str) -> None:
+    assert ask(path, query).columns
+
+
+@pytest.mark.parametrize(("heading", "query"), QUERIES, ids=[name for name, _ in QUERIES])
+def test_the_queries_of_the_reference_run(path: Path, heading: str, query: str) -> None:
+    answer = ask(path, query)
+    empty = {
+        "Bars that were kept but not consumed",
+        "What happened to the feed in the last sessions",
+    }
+    assert bool(answer.rows) != (heading in empty)
+
+
+def test_views_show_what_older_systems_kept(path: Path) -> None:
+    for view in VIEWS:
+        answer = ask(path, f"FROM {view.name}", limit=0)
+        assert answer.columns == tuple(name for name, _ in view.columns)
+        assert answer.rows, view.name
+    trades = ask(path, "SELECT count(*), sum(net) FROM trades").rows[0]
+    assert ask(path, "SELECT sum(total_trades) FROM bayesian_data").rows[0][0] == trades[0]
+    assert ask(path, "SELECT count(*) FROM context_performance").rows[0][0] == trades[0]
+    assert ask(path, "SELECT DISTINCT context_type FROM context_performance").rows == [
+        ("modal_bin",)
+    ]
+    (realized,) = ask(path, "SELECT sum(realized_pnl) FROM portfolio").rows[0]
+    assert realized == pytest.approx(trades[1])
+    first = ask(path, "SELECT open_price, volume FROM historical_ohlc ORDER BY id", limit=1)
+    bar = entries()[1].item
+    assert first.rows == [(bar.open / 1e9, bar.volume)]  # type: ignore[union-attr]
+
+
+def test_the_file_has_the_declared_tables_and_columns(path: Path) -> None:
+    connection = duckdb.connect(str(path), read_only=True)
+    rows = connection.execute(
+        "SELECT table_name, column_name, data_type FROM duckdb_columns() WHERE NOT internal "
+        "ORDER BY table_name, column_index"
+    ).fetchall()
+    connection.close()
+    found: dict[str, list[tuple[str, str]]] = {}
+    for table, column, kind in rows:
+        found.setdefault(table, []).append((column, kind))
+    views = {view.name for view in VIEWS}
+    assert set(found) == set(TABLES) | views
+    for name, table in TABLES.items():
+        assert [column for column, _ in found[name]] == list(table.names)
+        for (_, kind), column in zip(found[name], table.columns, strict=True):
+            assert kind.replace('"', "") == column.type.replace('"', ""), column
+
+
+def test_while_a_process_owns_the_store_its_snapshot_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = filled(tmp_path / "a.duckdb", 1)
+    assert readable(path) == path
+    with Store.open(path) as store:
+        copy = store.snapshot()
+    monkeypatch.setattr(sql, "connect", _owned_by_another(path))
+    assert readable(path) == copy
+    copy.unlink()
+    with pytest.raises(StoreError) as caught:
+        readable(path)
+    assert caught.value.reason == "locked"
+
+
+def _owned_by_another(path: Path) -> Callable[..., None]:
+    def connect(_path: Path, **_: object) -> None:
+        raise StoreError("owned", reason="locked", file=path)
+
+    return connect
