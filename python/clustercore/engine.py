@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import polars as pl
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from clustercore.config import Config
     from clustercore.events import Event, Order, Signal, Trade
 
-__all__ = ["Engine", "frames_from_events", "record_fields"]
+__all__ = ["ENGINE_VERSION", "Engine", "frames_from_events", "record_fields"]
+
+ENGINE_VERSION: Final = _core.ENGINE_VERSION
+"""Changes when any result changes."""
 
 
 def record_fields() -> dict[str, list[dict[str, Any]]]:

@@ -3,6 +3,7 @@
 ClusterCoreError
 +-- DataError (also ValueError)      a bar, a file or a frame is not usable
 +-- ConfigError (also ValueError)    a setting is unknown or out of range
++-- StoreError, HistoryError, ControlError   the database, history, a live process; in their modules
 +-- EngineBusy (also RuntimeError)   two threads used one engine
 +-- InternalError (also RuntimeError)  a fault of ours; the engine refuses work until ``reset``
 """

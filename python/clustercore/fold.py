@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol
 
-from clustercore._core import ENGINE_VERSION
 from clustercore.config import Config
-from clustercore.engine import Engine
+from clustercore.engine import ENGINE_VERSION, Engine
 from clustercore.errors import ConfigError, DataError
 from clustercore.inputs import (
     Bar,

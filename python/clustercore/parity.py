@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from clustercore import _core
+from clustercore.engine import ENGINE_VERSION
 from clustercore.errors import ClusterCoreError
 from clustercore.fold import Fold
 from clustercore.inputs import Bar, Carry, ContractChange, Entry, Epoch, Operator, WarmUp
@@ -241,7 +241,7 @@ def check(store: Store) -> list[Parity]:
     found = []
     for root in roots(store):
         for _, epoch in store.epochs(root):
-            if epoch.engine_version != _core.ENGINE_VERSION:
+            if epoch.engine_version != ENGINE_VERSION:
                 found.append(_by_hash(store, root, epoch))
                 continue
             try:
@@ -303,7 +303,7 @@ def rebuild(store: Store) -> list[Parity]:
     found = []
     for root in roots(store):
         for _, epoch in store.epochs(root):
-            if epoch.engine_version != _core.ENGINE_VERSION:
+            if epoch.engine_version != ENGINE_VERSION:
                 continue
             made = replay(store, root, epoch)
             parity = certify(store, made)

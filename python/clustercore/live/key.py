@@ -117,7 +117,7 @@ def read_key(
 
     Examples
     --------
-    >>> environ = {"DATABENTO_API_KEY": "db-rehearsal-only-not-a-secret-0"}
+    >>> environ = {"DATABENTO_API_KEY": "db-" + 29 * "x"}
     >>> read_key(environ).source, environ
     ('the environment', {})
     """

@@ -135,9 +135,9 @@ def unit_text(
 
     Examples
     --------
-    >>> text = unit_text(["--symbol", "ES"], folder="/home/ann/es", writable=["/home/ann/es"])
+    >>> text = unit_text(["--symbol", "ES"], folder="/srv/es", writable=["/srv/es"])
     >>> [line for line in text.splitlines() if line.startswith(("Type", "ReadWrite"))]
-    ['Type=notify', 'ReadWritePaths=/home/ann/es']
+    ['Type=notify', 'ReadWritePaths=/srv/es']
     """
     for argument in arguments:
         if _SECRET.search(argument):

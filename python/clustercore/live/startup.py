@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from clustercore import _core
+from clustercore.engine import ENGINE_VERSION
 from clustercore.errors import DataError
 from clustercore.inputs import Bar, Carry, Closed, Entry, Epoch, Input, WarmUp
 from clustercore.parity import compare
@@ -79,7 +79,7 @@ def restore(
     for _, epoch in epochs[:-1]:
         for _, item in store.entries(root, epoch.number):
             strategy.note(item)
-    if last.engine_version != _core.ENGINE_VERSION:
+    if last.engine_version != ENGINE_VERSION:
         return _after_upgrade(store, strategy, last, wanted, flush)
     replayed = 0
     caused: list[Entry] = []
@@ -151,7 +151,7 @@ def _after_upgrade(
             "run that version until the session's end, then this one",
             file=str(store.path),
             found=f"engine version {last.engine_version}",
-            expected=_core.ENGINE_VERSION,
+            expected=ENGINE_VERSION,
         )
     strategy.begin(_begin_with(store, strategy, wanted, left[-1].state))
     flush()

@@ -18,7 +18,7 @@ from clustercore.sources.table import ROW, Table, name_contracts
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["load_dbn", "read_definitions"]
+__all__ = ["decode_dbn", "load_dbn", "read_definitions", "symbols_by_date"]
 
 _DAY_NS = 86_400 * 10**9
 _EPOCH = date(1970, 1, 1)
@@ -113,7 +113,7 @@ def _bars_table(decoded: dict[str, Any], file: str, interval: str | None) -> Tab
             "volume": columns["volume"],
         }
     )
-    symbols, notes = _symbols(decoded, columns["instrument_id"], columns["ts_event"], file)
+    symbols, notes = symbols_by_date(decoded, columns["instrument_id"], columns["ts_event"], file)
     others = [name for name in groups if groups[name] is not columns]
     if others:
         notes.append(
@@ -140,7 +140,7 @@ def _trades_table(decoded: dict[str, Any], file: str) -> Table:
             "volume": columns["size"].astype(np.int64),
         }
     )
-    symbols, notes = _symbols(decoded, columns["instrument_id"], columns["ts_recv"], file)
+    symbols, notes = symbols_by_date(decoded, columns["instrument_id"], columns["ts_recv"], file)
     if len(groups) > 1:
         left = ", ".join(name for name in groups if name != schema)
         notes.append(f"took the trades of {schema} and left those told again by {left}")
@@ -153,7 +153,7 @@ def _times(nanos: NDArray[np.int64]) -> pl.Series:
     return pl.Series("ts_event", nanos).cast(pl.Datetime("ns")).dt.replace_time_zone("UTC")
 
 
-def _symbols(
+def symbols_by_date(
     decoded: dict[str, Any], ids: NDArray[np.uint32], times: NDArray[np.int64], file: str
 ) -> tuple[pl.Series, list[str]]:
     """Return the symbol of every row: by id and date, as ids are used again."""
