@@ -159,6 +159,7 @@ def replay(store: Store, root: str, epoch: Epoch) -> Replay:
     made = Replay(root, epoch, Fold(root, StoredLog(store)))
     digest = hashlib.sha256()
     apply = made.fold.apply
+    buffered: list[str] = []
     for seq, item in store.entries(root, epoch.number):
         kind = type(item).__name__
         if isinstance(item, Bar) and not item.consumed:
@@ -167,9 +168,13 @@ def replay(store: Store, root: str, epoch: Epoch) -> Replay:
             events = apply(item)
             if events:
                 made.entries.append(Entry(seq, root, epoch.number, item, events))
-            digest.update(repr(item).encode())
+            buffered.append(repr(item))
+            if len(buffered) >= _CHUNK:
+                digest.update("".join(buffered).encode())
+                buffered.clear()
         made.counts[kind] = made.counts.get(kind, 0) + 1
         made.upto_seq = seq
+    digest.update("".join(buffered).encode())
     made.inputs_hash = digest.hexdigest()
     return made
 

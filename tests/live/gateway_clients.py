@@ -165,12 +165,14 @@ class RawClient:
         self.socket.sendall(f"{text}\n".encode())
         return self.line()
 
-    def begin(self, symbols: str = "ES.FUT", start: int | None = None) -> Self:
+    def begin(
+        self, symbols: str = "ES.FUT", *, schema: str = "ohlcv-1m", start: int | None = None
+    ) -> Self:
         """Greet, subscribe to a parent and start the session."""
         assert self.greet().startswith("success=1|session_id=")
         since = "" if start is None else f"start={start}|"
         self.socket.sendall(
-            f"schema=ohlcv-1m|stype_in=parent|symbols={symbols}|{since}snapshot=0|id=7|is_last=1\n"
+            f"schema={schema}|stype_in=parent|symbols={symbols}|{since}snapshot=0|id=7|is_last=1\n"
             "start_session=0\n".encode()
         )
         return self
@@ -192,7 +194,11 @@ class RawClient:
         """Return whole records that are what they say, and what follows the last of them."""
         rest = self.content[8 + int.from_bytes(self.content[4:8], "little") :]
         found = []
-        while len(rest) > 1 and LENGTHS.get(rest[1]) == rest[0] * 4 and len(rest) >= rest[0] * 4:
-            found.append(rest[: rest[0] * 4])
-            rest = rest[rest[0] * 4 :]
-        return found, rest
+        place = 0
+        while place + 1 < len(rest):
+            length = rest[place] * 4
+            if LENGTHS.get(rest[place + 1]) != length or place + length > len(rest):
+                break
+            found.append(rest[place : place + length])
+            place += length
+        return found, rest[place:]

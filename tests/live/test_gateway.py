@@ -351,6 +351,25 @@ def test_a_second_client_catches_up_with_a_market_that_runs(sample: GatewayData)
     assert gateway.connections[1].live_bars < len(second.bars)
 
 
+@pytest.mark.parametrize("speed", [float("inf"), 1000.0])
+def test_what_happens_during_a_replay_comes_after_it(short: GatewayData, speed: float) -> None:
+    """The replay of a client that reads late is still under way when the market ends."""
+    data = trades_beside(short, 300_000)
+    with (
+        Gateway(data, start=data.span[0] + 4 * MINUTE, speed=speed, at_end="close") as gateway,
+        RawClient(gateway.port) as late,
+        Client(gateway.port) as client,
+    ):
+        late.begin(schema="trades", start=0)
+        wait_until(lambda: gateway.connections[0].replayed > 0)
+        client.subscribe().run()
+        assert gateway.connections[0].replayed < 200_000
+        late.read()
+    trades = [record for record in late.records()[0] if record[1] == 0]
+    sequence = [int.from_bytes(record[44:48], "little") for record in trades]
+    assert sequence == list(range(1, 300_001))
+
+
 def test_time_without_a_session_is_jumped_over(sample: GatewayData) -> None:
     with Gateway(sample, at_end="close") as gateway, Client(gateway.port) as client:
         client.subscribe().run()

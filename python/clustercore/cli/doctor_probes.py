@@ -54,10 +54,12 @@ def probes_of(
         return key if key is not None else read_key()
 
     past = None
+    roots: list[str] = []
     if key is not None:
         products = [parse_symbol(symbol) for symbol in symbols]
         parents = [f"{parts.root}.FUT" for parts in products if parts.kind in {"root", "parent"}]
         single = [s for s, parts in zip(symbols, products, strict=True) if parts.kind == "outright"]
+        roots = [parts.root for parts in products]
         past = open_past(stack, settings, key, database.parent, parents, single)
     there = database.exists()
     return Probes(
@@ -65,7 +67,7 @@ def probes_of(
         env_mode=file_mode,
         now=clock.now,
         available_end=None if past is None else past.available_end,
-        leads=None if past is None else lambda: _leads(past, sessions),
+        leads=None if past is None else lambda: _leads(past, sessions, roots),
         server_time=None if settings.is_local or key is None else _vendor_time(stack),
         database=database,
         opened=lambda: _open(database),
@@ -77,20 +79,22 @@ def probes_of(
     )
 
 
-def _leads(past: HistoricalPast, sessions: Sessions) -> Mapping[str, str]:
+def _leads(
+    past: HistoricalPast, sessions: Sessions, products: Sequence[str]
+) -> Mapping[str, str]:
     """Return the month that traded most over the last days of history, by product."""
     end = past.available_end()
     frame = past.bars(end - 3 * _DAY_NS, end)
     frame = frame.with_columns(pl.from_epoch("ts_event", "ns").dt.replace_time_zone("UTC"))
     roots = frame["symbol"].map_elements(lambda symbol: parse_symbol(symbol).root, pl.String)
-    leads = {}
+    leads = dict.fromkeys(products, "")
     for (root,), months in frame.with_columns(root=roots).group_by("root", maintain_order=True):
         bars = months.select("ts_event", "symbol", "volume")
         located: list[int] = sessions.locate(bars["ts_event"]).drop_nulls().to_list()
         if not located:
             continue
         choice = choose_front(bars, sessions, max(located) + 1, _MINUTE_NS)
-        leads[str(root)] = choice.symbol or "none"
+        leads[str(root)] = choice.symbol or ""
     return leads
 
 

@@ -153,7 +153,8 @@ class Session:
     async def send(self, content: bytes) -> None:
         """Send records; a client that does not keep up is waited for, or warned and cut off.
 
-        A market without a pace waits for its readers. One with a pace waits for nobody.
+        A market without a pace waits for its readers, and a replay for its own. A market with a
+        pace waits for nobody.
         """
         if self._broken:
             return
@@ -162,7 +163,7 @@ class Session:
         waiting = self.channel.waiting
         if waiting <= _UNREAD:
             self._warned = False
-        elif math.isinf(self.desk.speed):
+        elif math.isinf(self.desk.speed) or not self.live:
             await self.channel.drain()
         elif waiting > _MOST_UNREAD:
             self.close("slow reader", reset=True)

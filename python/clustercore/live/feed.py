@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from clustercore.errors import ClusterCoreError
-from clustercore.inputs import Bar
+from clustercore.inputs import Bar, Print
 from clustercore.instruments import parse_symbol
 from clustercore.live import messages as msg
 from clustercore.live.clock import MarketClock
@@ -93,6 +93,9 @@ class _Session:
     unmapped: dict[int, list[msg.MarketBar]] = field(default_factory=dict)
     proved: bool = False
     unresolved: int = 0
+    # Schemas are replayed side by side: bars wait until the trades they are made of are there too.
+    replays_due: int = 0
+    held: list[msg.MarketBar | msg.EndOfInterval] = field(default_factory=list)
 
 
 class Feed:
@@ -173,6 +176,17 @@ class Feed:
         self._history_asked_for: int | None = None
         self._reads_history = False
         self._was_live = False
+        self._handlers: dict[type, Callable[[_Session, Any], None]] = {
+            msg.MarketBar: self._bar,
+            msg.MarketTrade: self._trade,
+            msg.EndOfInterval: self._end_of_interval,
+            msg.Mapping: self._map,
+            msg.SignOfLife: self._sign_of_life,
+            msg.ReplayCompleted: self._replay_completed,
+            msg.GatewayError: self._error,
+            msg.SlowReader: self._slow_reader,
+            msg.Oddity: self._oddity,
+        }
         self._alive = 0
         self._heard_from = 0
         self._over = 0
@@ -233,13 +247,18 @@ class Feed:
             )
         start = self._resume_point()
         self._go(CONNECTING, "connecting" if start is None else f"connecting, replay from {start}")
+        subscriptions = self._subscriptions(start)
         connection = Connection(
             self.key,
             self.settings,
-            self._subscriptions(start),
+            subscriptions,
             self._capture() if self._capture is not None else None,
         )
         session = _Session(asked_from=start)
+        if start is not None and any(wanted.schema == "trades" for wanted in subscriptions):
+            session.replays_due = len(subscriptions)
+        for strategy in self.strategies.values():
+            strategy.forget_prints()
         self.connections += 1
         self._journal("connecting", None, self.reason, start, None, {"number": self.connections})
         connection.open()
@@ -294,32 +313,15 @@ class Feed:
     # Messages.
 
     def _message(self, session: _Session, message: msg.Message) -> None:
-        if isinstance(message, msg.MarketBar):
-            self._bar(session, message)
+        if session.replays_due and isinstance(message, msg.MarketBar | msg.EndOfInterval):
+            session.held.append(message)
             return
-        if isinstance(message, msg.Lost):
-            return
-        arrival = self.clock.arrival(message.sent, message.received) if message.sent else 0
-        match message:
-            case msg.EndOfInterval():
-                self._end_of_interval(session, message, arrival)
-            case msg.Mapping():
-                self._map(session, message)
-            case msg.SignOfLife():
-                self._sign_of_life(message)
-                self._grace(arrival)
-            case msg.ReplayCompleted():
-                self._replay_completed(session, arrival)
-            case msg.GatewayError():
-                self._error(session, message)
-            case msg.SlowReader():
-                self._journal(
-                    "alarm", None, f"the gateway finds us slow: {message.text}", None, None, {}
-                )
-            case msg.Oddity():
-                raise _Ended(msg.Lost(f"unexpected: {message.text}"))
-            case msg.MarketTrade() | msg.Acknowledged():
-                pass
+        handle: Callable[[_Session, Any], None] | None = self._handlers.get(type(message))
+        if handle is not None:
+            handle(session, message)
+
+    def _arrival(self, message: msg.EndOfInterval | msg.SignOfLife | msg.ReplayCompleted) -> int:
+        return self.clock.arrival(message.sent, message.received) if message.sent else 0
 
     def _bar(self, session: _Session, bar: msg.MarketBar) -> None:
         symbol = session.symbols.get(bar.instrument_id)
@@ -361,8 +363,23 @@ class Feed:
         if self.state == LIVE:
             self._committed()
 
-    def _end_of_interval(self, session: _Session, message: msg.EndOfInterval, arrival: int) -> None:
-        end = message.ts_end
+    def _trade(self, session: _Session, trade: msg.MarketTrade) -> None:
+        symbol = session.symbols.get(trade.instrument_id)
+        strategy = self._strategy_of(symbol) if symbol is not None else None
+        if strategy is not None and symbol is not None:
+            strategy.take_print(Print(symbol, trade.ts, trade.price, trade.size))
+
+    def _release(self, session: _Session) -> None:
+        """Count a replay that is complete; with the last of them, the bars that waited go on."""
+        session.replays_due = max(0, session.replays_due - 1)
+        if session.replays_due:
+            return
+        held, session.held = session.held, []
+        for message in held:
+            self._message(session, message)
+
+    def _end_of_interval(self, session: _Session, message: msg.EndOfInterval) -> None:
+        end, arrival = message.ts_end, self._arrival(message)
         if end > arrival + _FUTURE_NS or end % self._interval_ns:
             self._journal("alarm", None, "an interval's end from the future", end, arrival, {})
             return
@@ -377,10 +394,19 @@ class Feed:
             self._go(LIVE, "an interval closed with nothing missing")
         self._close(end, "eoi")
 
-    def _replay_completed(self, session: _Session, arrival: int) -> None:
-        self._prove(session, arrival, newest=None)
+    def _replay_completed(self, session: _Session, message: msg.ReplayCompleted) -> None:
+        self._release(session)
+        if session.replays_due:
+            return
+        self._prove(session, self._arrival(message), newest=None)
         if self.state == CATCHING_UP and not self.troubles and not self._nothing_known():
             self._go(LIVE, "the replay is complete")
+
+    def _slow_reader(self, _session: _Session, message: msg.SlowReader) -> None:
+        self._journal("alarm", None, f"the gateway finds us slow: {message.text}", None, None, {})
+
+    def _oddity(self, _session: _Session, message: msg.Oddity) -> None:
+        raise _Ended(msg.Lost(f"unexpected: {message.text}"))
 
     def _map(self, session: _Session, message: msg.Mapping) -> None:
         known = session.symbols.get(message.instrument_id)
@@ -399,7 +425,8 @@ class Feed:
         for bar in session.unmapped.pop(message.instrument_id, []):
             self._bar(session, bar)
 
-    def _sign_of_life(self, message: msg.SignOfLife) -> None:
+    def _sign_of_life(self, _session: _Session, message: msg.SignOfLife) -> None:
+        self._grace(self._arrival(message))
         said = _SPEED.search(message.text)
         if said is None or not isinstance(self.clock, MarketClock):
             return
@@ -647,10 +674,12 @@ class Feed:
         parents = tuple(f"{s.root}.FUT" for s in self.strategies.values() if s.symbol is None)
         single = tuple(s.symbol for s in self.strategies.values() if s.symbol is not None)
         wanted = []
-        if parents:
-            wanted.append(Subscription("ohlcv-1m", parents, "parent", start))
-        if single:
-            wanted.append(Subscription("ohlcv-1m", single, "raw_symbol", start))
+        uses_trades = any(s.uses_prints for s in self.strategies.values())
+        for schema in ("trades", "ohlcv-1m") if uses_trades else ("ohlcv-1m",):
+            if parents:
+                wanted.append(Subscription(schema, parents, "parent", start))
+            if single:
+                wanted.append(Subscription(schema, single, "raw_symbol", start))
         return wanted
 
     def _strategy_of(self, symbol: str) -> Strategy | None:

@@ -129,7 +129,7 @@ class LiveRunner:
         self.database = Path(database)
         self.folder = Path(folder) if folder is not None else self.database.parent
         self.settings = settings or LiveSettings()
-        self.products = _products(symbols, config)
+        self.products = _products(symbols, config, is_local=self.settings.is_local)
         self.on_recommendation: Callable[[Recommendation], object] | None = None
         self.on_status: Callable[[Status], object] | None = None
         self.on_note: Callable[[FeedEvent], object] | None = None
@@ -531,14 +531,18 @@ class LiveRunner:
 _CLEARED = frozenset({"reset", "resumed", "end", "pause_end", "halt_end"})
 
 
-def _products(symbols: Sequence[str], config: Config) -> list[tuple[str | None, Instrument]]:
+def _products(
+    symbols: Sequence[str], config: Config, *, is_local: bool
+) -> list[tuple[str | None, Instrument]]:
     """Return symbol (None where the front month is chosen) and instrument of what was asked for."""
+    # A file may hold a continuous symbol as its one contract; the vendor's live stream does not.
+    single = {"outright", "continuous"} if is_local else {"outright"}
     found: list[tuple[str | None, Instrument]] = []
     for symbol in symbols:
         parts = parse_symbol(symbol)
         if parts.kind in {"root", "parent"}:
             own, root = None, parts.root
-        elif parts.kind == "outright":
+        elif parts.kind in single:
             own, root = symbol, parts.root
         else:
             raise ConfigError(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,6 +26,9 @@ __all__ = ["Restored", "days_needed", "restore"]
 
 _LOG = logging.getLogger(__name__)
 _DAY_NS = 86_400 * 10**9
+# More than the sessions over which duplicates are looked for and months compared.
+_REMEMBERED_DAYS = 21
+_RECENT = 10_000
 
 
 @dataclass(frozen=True)
@@ -76,27 +81,70 @@ def restore(
         flush()
         return Restored(0, None, new_epoch=True)
     last = epochs[-1][1]
+    horizon = _horizon(store, root)
     for _, epoch in epochs[:-1]:
         for _, item in store.entries(root, epoch.number):
-            strategy.note(item)
+            if not isinstance(item, Bar | Closed) or _ts(item) >= horizon:
+                strategy.note(item)
     if last.engine_version != ENGINE_VERSION:
         return _after_upgrade(store, strategy, last, wanted, flush)
-    replayed = 0
-    caused: list[Entry] = []
-    for seq, item in store.entries(root, last.number):
-        events = strategy.fold.apply(item)
-        strategy.note(item)
-        if isinstance(item, Epoch) and strategy.on_epoch is not None:
-            strategy.on_epoch(item)
-        replayed += 1
-        if events:
-            see(seq, events)
-            caused.append(Entry(seq, root, last.number, item, events))
+    with _without_collection():
+        replayed, caused = _fold_again(store, strategy, last, horizon, see)
     difference = compare(store, root, last, caused)
     same = (last.config_id, last.sessions_hash) == (wanted.config_id, wanted.sessions_hash)
     if not same:
         strategy.pending_epoch = lambda: _successor(store, strategy, wanted, flush)
     return Restored(replayed, difference, new_epoch=not same)
+
+
+def _fold_again(
+    store: Store,
+    strategy: Strategy,
+    epoch: Epoch,
+    horizon: int,
+    see: Callable[[int, tuple[Event, ...]], None],
+) -> tuple[int, list[Entry]]:
+    """Fold an epoch's entries; return how many, and those that caused something."""
+    replayed = 0
+    caused: list[Entry] = []
+    apply, note = strategy.fold.apply, strategy.note
+    for seq, item in store.entries(strategy.root, epoch.number):
+        events = apply(item)
+        if not isinstance(item, Bar | Closed) or _ts(item) >= horizon:
+            note(item)
+        if isinstance(item, Epoch) and strategy.on_epoch is not None:
+            strategy.on_epoch(item)
+        replayed += 1
+        if events:
+            see(seq, events)
+            caused.append(Entry(seq, strategy.root, epoch.number, item, events))
+    return replayed, caused
+
+
+def _ts(item: Bar | Closed) -> int:
+    return item.ts_event if isinstance(item, Bar) else item.ts
+
+
+def _horizon(store: Store, root: str) -> int:
+    """Return from when on bars are remembered; older ones matter to the engine only."""
+    newest = store.inputs(root, after=store.next_seq - _RECENT)["ts"].max()
+    return (_nanos(newest) if newest is not None else 0) - _REMEMBERED_DAYS * _DAY_NS
+
+
+def _nanos(moment: object) -> int:
+    return int(pl.Series([moment]).cast(pl.Datetime("ns", "UTC")).to_physical()[0])
+
+
+@contextlib.contextmanager
+def _without_collection() -> Iterator[None]:
+    """Keep the collector of cycles away while a year of entries is made; there are none in it."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _successor(

@@ -160,7 +160,7 @@ class Strategy:
         self._known: dict[tuple[str, int], _Values] = {}
         self._months: dict[int, list[tuple[int, int, int, int, int, int, str]]] = {}
         self._prints: list[Print] = []
-        self._uses_prints = config.profile.source == "trades"
+        self.uses_prints = config.profile.source == "trades"
 
     # What the log says.
 
@@ -233,8 +233,12 @@ class Strategy:
 
     def take_print(self, item: Print) -> None:
         """Take a trade of the market; it waits for the bar that holds it."""
-        if self._uses_prints and item.symbol == self.front:
+        if self.uses_prints:
             self._prints.append(item)
+
+    def forget_prints(self) -> None:
+        """Drop the trades that wait: another connection replays them."""
+        self._prints.clear()
 
     def close(self, ts: int, by: str) -> None:
         """Say that every interval that ends at or before ``ts`` is closed."""
@@ -267,7 +271,11 @@ class Strategy:
 
     def _consume(self, bar: Bar) -> bool:
         for item in self._prints_before(bar):
-            self._apply(item)
+            try:
+                self._apply(item)
+            except DataError as error:
+                detail = {"symbol": item.symbol}
+                self._journal("refused", self.root, str(error), item.ts, bar.arrival, detail)
         try:
             self._apply(bar)
         except DataError as error:
@@ -335,7 +343,6 @@ class Strategy:
             self.close(self.calendar.closes[self.session], "session")
         self.session = session
         self.session_volume = 0
-        self._prints.clear()
         if self.pending_epoch is not None:
             make, self.pending_epoch = self.pending_epoch, None
             self.begin(make())
