@@ -74,7 +74,10 @@ def live(
 
         def note(event: FeedEvent) -> None:
             run.notes.append(event)
-            over = event.kind == "lost" and served.wait_finished(0)
+            # Noted before the next attempt, so whatever that connection brought has been taken.
+            over = event.kind == "lost" and any(
+                connection.ended == "end of data" for connection in served.connections
+            )
             if over or (stop_when is not None and stop_when(runner, event)):
                 runner.stop()
 

@@ -43,7 +43,7 @@ def test_a_whole_stream_reaches_the_real_client(sample: GatewayData) -> None:
         assert client.subscribe().run() is None
         assert gateway.wait_finished(5.0)
     assert client.bars == rows_of(sample)
-    assert client.records[0].msg == "speed=inf"
+    assert client.records[0].msg == "speed=inf simulated"
     assert client.records[0].code == dbn.SystemCode.HEARTBEAT
     acks = client.system(dbn.SystemCode.SUBSCRIPTION_ACK)
     assert [ack.msg for ack in acks] == ["Subscription request 0 for ohlcv-1m data succeeded"]
@@ -422,7 +422,7 @@ def test_speed_is_kept(short: GatewayData) -> None:
         begun, market = time.monotonic(), gateway.market_now()
         wait_until(lambda: gateway.market_now() > market + 30 * MINUTE)
         passed = time.monotonic() - begun
-    assert client.records[0].msg == "speed=3000"
+    assert client.records[0].msg == "speed=3000 simulated"
     # Never faster; slower where the machine is busy.
     assert passed > 0.57
 

@@ -85,11 +85,14 @@ class MarketTime:
         self._reached = self.now()
         self._running = False
 
-    def reach(self, instant: int) -> None:
-        """Move to an instant; early or on time, the pace is kept, and late, the market is late."""
+    def reach(self, instant: int, *, jumps: bool = False) -> None:
+        """Move to an instant; early or on time, the pace is kept, and late, the market is late.
+
+        A jump takes no real time, so the pace begins anew after it.
+        """
         real = time.monotonic()
         on_time = real
-        if self._running and not math.isinf(self.speed):
+        if self._running and not math.isinf(self.speed) and not jumps:
             on_time = self._since + (instant - self._reached) / _SECOND_NS / self.speed
         self._since = on_time if real - on_time < _COARSENESS_S else real
         self._reached = max(instant, self._reached)

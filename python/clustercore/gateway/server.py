@@ -376,7 +376,7 @@ class Gateway:
         return self.market.head_for(instant) <= 0
 
     async def _advance(self, instant: int, *, jumps: bool) -> None:
-        self.market.reach(instant)
+        self.market.reach(instant, jumps=jumps)
         if not self._in_outage():
             self._answering.set()
         self.script.arm(now=instant)

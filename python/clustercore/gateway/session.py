@@ -18,6 +18,7 @@ from clustercore.gateway.channel import Channel
 from clustercore.gateway.disturbances import disturb
 from clustercore.gateway.faults import CONNECTION_FAULTS, STREAM_FAULTS, Fault, FaultScript
 from clustercore.gateway.market import Due, MarketTime, Schedule, seconds
+from clustercore.gateway.records import GatewayData
 from clustercore.gateway.symbols import Resolver
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ class Desk(Protocol):
 
     key: str
     dataset: str
+    data: GatewayData
     speed: float
     max_sessions: int
     replay_limit_ns: int
@@ -283,7 +285,9 @@ class Session:
     def _begin_records(self, version: int) -> None:
         now = self.desk.market.now()
         header = records.encode_metadata(start=now, ts_out=self.journal.ts_out, version=version)
-        self.channel.write(header + self.system(HEARTBEAT, f"speed={self.desk.speed:g}"))
+        # What a rehearsal has to know and a real gateway has no need to say.
+        told = f"speed={self.desk.speed:g}{' simulated' if self.desk.data.simulated else ''}"
+        self.channel.write(header + self.system(HEARTBEAT, told))
 
     async def _listen(self) -> None:
         """Take the subscriptions that come after the start, until the client goes."""

@@ -15,7 +15,7 @@ __all__ = ["Clock", "MarketClock", "SystemClock"]
 
 _NANOS: Final = 1_000_000_000
 _SLICE_S: Final = 0.25
-_SHORTEST_S: Final = 0.01
+_SHORTEST_S: Final = 0.02
 
 
 class Clock(Protocol):

@@ -19,7 +19,7 @@ from clustercore.errors import ClusterCoreError
 from clustercore.inputs import Bar, Print
 from clustercore.instruments import parse_symbol
 from clustercore.live import messages as msg
-from clustercore.live.clock import MarketClock
+from clustercore.live.clock import MarketClock, SystemClock
 from clustercore.live.strategy import is_outright
 from clustercore.live.stream import Connection, Subscription
 
@@ -61,7 +61,8 @@ _FUTURE_NS = 5 * _NANOS
 _REACH_MARGIN_NS = 300 * _NANOS
 _SKEW_NS = 5 * _NANOS
 _ATTEMPTS_UNTIL_ALARM = 5
-_SLOW_RETRY_S = 60.0
+# Real seconds after which a gateway on this machine that refuses is not coming back.
+_GONE_S = 5.0
 _SPEED = re.compile(r"speed=([0-9.]+|inf)")
 
 
@@ -163,6 +164,7 @@ class Feed:
         self.simulated = False
         self.complete_until = 0
         self.on_session_end: Callable[[int], None] | None = None
+        self.on_simulated: Callable[[], None] | None = None
         self._journal = journal
         self._committed = committed
         self._idle = idle
@@ -176,6 +178,10 @@ class Feed:
         self._history_asked_for: int | None = None
         self._reads_history = False
         self._was_live = False
+        self._last_loss = ""
+        self._stopped_because = "stopped"
+        self._connected_once = False
+        self._refused_at: int | None = None
         self._handlers: dict[type, Callable[[_Session, Any], None]] = {
             msg.MarketBar: self._bar,
             msg.MarketTrade: self._trade,
@@ -205,7 +211,10 @@ class Feed:
             end = self._connection()
             if self.stop.is_set():
                 break
-            self._journal("lost", None, end.lost.reason, None, None, {})
+            self._note_loss(end.lost.reason)
+            if self._local_gateway_is_gone(end.lost.reason):
+                self._stopped_because = "the gateway on this machine is gone"
+                break
             if end.lost.permanent:
                 self._go(FATAL, end.lost.reason)
                 break
@@ -214,8 +223,27 @@ class Feed:
             if end.lost.slow_retry:
                 self._attempts = max(self._attempts, 7)
         if self.state != FATAL:
-            self._go(STOPPED, "stopped")
+            self._go(STOPPED, self._stopped_because)
         self._committed()
+
+    def _note_loss(self, reason: str) -> None:
+        """Note a lost connection; the same failure over and over again now and then only."""
+        is_power_of_two = self._attempts & (self._attempts - 1) == 0
+        if reason != self._last_loss or is_power_of_two:
+            self._journal("lost", None, reason, None, None, {"attempts": self._attempts})
+        self._last_loss = reason
+
+    def _local_gateway_is_gone(self, reason: str) -> bool:
+        """Return whether a rehearsal is over: its gateway was there, and its port is shut."""
+        if not (
+            self.settings.is_local and self._connected_once and "Connect call failed" in reason
+        ):
+            self._refused_at = None
+            return False
+        real = SystemClock()
+        if self._refused_at is None:
+            self._refused_at = real.stamp()
+        return real.since(self._refused_at) > _GONE_S
 
     def _pause(self) -> bool:
         """Wait before the next attempt; the first retry comes at once, but no two in a second."""
@@ -286,7 +314,7 @@ class Feed:
                 if isinstance(message, msg.Lost):
                     raise _Ended(message)
                 if not any_record:
-                    any_record = True
+                    any_record = self._connected_once = True
                     self._heard_from = 0
                     self._go(CATCHING_UP, "connected")
                 self._message(session, message)
@@ -431,7 +459,10 @@ class Feed:
         if said is None or not isinstance(self.clock, MarketClock):
             return
         self.speed = self.clock.speed = float(said[1])
-        self.simulated = self.simulated or "simulated" in message.text
+        if "simulated" in message.text and not self.simulated:
+            self.simulated = True
+            if self.on_simulated is not None:
+                self.on_simulated()
 
     def _error(self, session: _Session, error: msg.GatewayError) -> None:
         self._journal("error", None, f"gateway error {error.code}: {error.text}", None, None, {})

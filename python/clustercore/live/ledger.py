@@ -54,6 +54,8 @@ class Ledger:
 
         Bars of other months and closings that caused nothing go with the next that is.
         """
+        self.is_alarming = False
+        """Whether something waits that the operator is to see soon, in whatever state we are."""
         self._channels = tuple(channels)
         self._next_seq = store.next_seq
         self._last_close: dict[str, int] = {}
@@ -97,7 +99,9 @@ class Ledger:
             detail=detail,
         )
         self._feed_events.append(event)
-        level = logging.WARNING if kind in _ALARMING else logging.INFO
+        alarming = kind in _ALARMING
+        self.is_alarming = self.is_alarming or alarming
+        level = logging.WARNING if alarming else logging.INFO
         _LOG.log(level, "%s %s: %s", kind, root or "feed", reason)
 
     @property
@@ -132,7 +136,7 @@ class Ledger:
         )
         recommendations, feed_events = self._recommendations, self._feed_events
         self._entries, self._recommendations, self._feed_events = [], [], []
-        self.is_urgent = False
+        self.is_urgent = self.is_alarming = False
         if self.on_commit is not None:
             self.on_commit(recommendations, feed_events)
 

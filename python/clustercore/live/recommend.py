@@ -130,7 +130,7 @@ class Recommender:
         self._interval_ns = interval_ns
         self._root = root
         self._epoch = epoch
-        self._simulated = simulated
+        self.simulated = simulated
         self._slippage_ticks = slippage_ticks
         self._day_end = day_end
         self._clusters: dict[_Key, Cluster] = {}
@@ -200,7 +200,7 @@ class Recommender:
             risk_usd=None if stop is None else self._usd(stop, order.quantity) + costs,
             reward_usd=None if target is None else self._usd(target, order.quantity) - costs,
             reasoning=self._reasoning(order, signal),
-            simulated=self._simulated,
+            simulated=self.simulated,
         )
 
     def _signal_of(self, order: Order) -> Signal:

@@ -129,7 +129,7 @@ class LiveRunner:
         self.database = Path(database)
         self.folder = Path(folder) if folder is not None else self.database.parent
         self.settings = settings or LiveSettings()
-        self.products = _products(symbols, config, is_local=self.settings.is_local)
+        self.products = _products(symbols, config)
         self.on_recommendation: Callable[[Recommendation], object] | None = None
         self.on_status: Callable[[Status], object] | None = None
         self.on_note: Callable[[FeedEvent], object] | None = None
@@ -228,6 +228,7 @@ class LiveRunner:
             backfill_ns=self._backfill_days() * _DAY_NS,
         )
         self._feed = feed
+        feed.on_simulated = lambda: _mark_simulated(ledger)
         feed.on_session_end = lambda ts: self._session_end(store, ledger, ts)
         if not agrees:
             feed.trouble("log", "the log does not replay to what is stored")
@@ -303,13 +304,10 @@ class LiveRunner:
             interval_ns=_MINUTE_NS,
             root=strategy.root,
             epoch=epoch.number,
-            simulated=self.settings.is_local and self._is_simulated(),
+            simulated=self._feed is not None and self._feed.simulated,
             slippage_ticks=config.costs.slippage_ticks,
             day_end=end_of_day(strategy.calendar.sessions, config.exit.flatten_minutes),
         )
-
-    def _is_simulated(self) -> bool:
-        return self._feed is None or self._feed.simulated
 
     def _see_again(self, ledger: Ledger, root: str, seq: int, events: tuple[Event, ...]) -> None:
         """Let those who explain orders see what an old entry caused; they tell nobody again."""
@@ -350,6 +348,8 @@ class LiveRunner:
         if self._wall.since(self._checked) > _SLOW_CHECK_S:
             self._checked = self.clock.stamp()
             self._check_disk()
+            ledger.commit()
+        elif ledger.is_alarming:
             ledger.commit()
         sender.pump(self.clock.now(), look=self._look_for_alerts)
         self._look_for_alerts = False
@@ -531,18 +531,19 @@ class LiveRunner:
 _CLEARED = frozenset({"reset", "resumed", "end", "pause_end", "halt_end"})
 
 
-def _products(
-    symbols: Sequence[str], config: Config, *, is_local: bool
-) -> list[tuple[str | None, Instrument]]:
+def _mark_simulated(ledger: Ledger) -> None:
+    for recommender in ledger.recommenders.values():
+        recommender.simulated = True
+
+
+def _products(symbols: Sequence[str], config: Config) -> list[tuple[str | None, Instrument]]:
     """Return symbol (None where the front month is chosen) and instrument of what was asked for."""
-    # A file may hold a continuous symbol as its one contract; the vendor's live stream does not.
-    single = {"outright", "continuous"} if is_local else {"outright"}
     found: list[tuple[str | None, Instrument]] = []
     for symbol in symbols:
         parts = parse_symbol(symbol)
         if parts.kind in {"root", "parent"}:
             own, root = None, parts.root
-        elif parts.kind in single:
+        elif parts.kind == "outright":
             own, root = symbol, parts.root
         else:
             raise ConfigError(
