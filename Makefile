@@ -46,6 +46,10 @@ test-rust:
 test-python: build
 	@$(BIN)/pytest -n auto --maxprocesses 8 $(ARGS)
 
+.PHONY: soak
+soak: build ## Run the live tests in full: 50 mixtures of faults, kills at 200 moments, five sessions
+	@CLUSTERCORE_SOAK=1 $(BIN)/pytest tests/live -n auto --maxprocesses 8 -o timeout=1800 $(ARGS)
+
 .PHONY: lint
 lint: lint-rust lint-python lint-repository ## Run every static check; each fails on its first finding
 

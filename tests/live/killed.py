@@ -84,14 +84,15 @@ DELIVERED = "delivered.txt"
 
 def short_market(before: int = 300, after: int = 180) -> GatewayData:
     """Return the last minutes of one session and the first of the next."""
-    frame = sample_parent_data(sessions=2, start="2024-12-11").frame
+    frame = sample_parent_data(sessions=3).frame
     times = pl.from_epoch(frame["ts_event"], "ns").dt.replace_time_zone("UTC")
     placed = frame.with_columns(session=load_sessions().locate(times))
     minute = pl.col("ts_event").rank("dense").over("session")
     left = pl.col("ts_event").n_unique().over("session") - minute
-    is_first = pl.col("session") == pl.col("session").min()
+    _, first, second = placed["session"].unique().sort().to_list()
     kept = placed.filter(
-        pl.when(is_first).then(left < before).otherwise(minute <= after)
+        ((pl.col("session") == first) & (left < before))
+        | ((pl.col("session") == second) & (minute <= after))
     ).drop("session")
     return GatewayData.from_bars(kept, source="a few hours of two sessions", simulated=True)
 

@@ -7,13 +7,15 @@ missing; where it does not, history is asked, and where that has nothing, the ho
 
 from __future__ import annotations
 
+import concurrent.futures
+import functools
 import logging
 import random
 import re
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol, TypeVar
 
 from clustercore.errors import ClusterCoreError
 from clustercore.inputs import Bar, Print
@@ -54,6 +56,7 @@ STOPPED = "STOPPED"
 FATAL = "FATAL"
 
 _LOG = logging.getLogger(__name__)
+_Answer = TypeVar("_Answer")
 _NANOS = 10**9
 _POLL_S = 0.05
 _FUTURE_NS = 5 * _NANOS
@@ -74,6 +77,10 @@ class Past(Protocol):
 
     def bars(self, start: int, end: int) -> pl.DataFrame:
         """Return bars of every month in order of time: Int64 ns and 1e-9 points."""
+
+
+class HistoryStopped(ClusterCoreError):  # noqa: N818 -- it is a wish, not an error
+    """The process was asked to stop while history was read."""
 
 
 class _Ended(Exception):  # noqa: N818 -- it is how a connection ends, not an error
@@ -376,8 +383,8 @@ class Feed:
             return
         self._prove(session, bar.ts_event, newest=self._newest())
         fresh = arrival - end <= self.settings.max_bar_age_s * _NANOS
-        if fresh and self.state == CATCHING_UP and not self.troubles:
-            self._go(LIVE, "caught up")
+        if fresh:
+            self._caught_up("caught up")
         acts_late = self.settings.late == "act" and self._was_live
         actionable = (self.state == LIVE and fresh) or (acts_late and "hole" not in self.troubles)
         if self.complete_until < bar.ts_event:
@@ -418,8 +425,8 @@ class Feed:
         if end > self.complete_until:
             self._completed(end)
         fresh = arrival - end <= (self.settings.max_bar_age_s + 60) * _NANOS
-        if fresh and self.state == CATCHING_UP and not self.troubles:
-            self._go(LIVE, "an interval closed with nothing missing")
+        if fresh:
+            self._caught_up("an interval closed with nothing missing")
         self._close(end, "eoi")
 
     def _replay_completed(self, session: _Session, message: msg.ReplayCompleted) -> None:
@@ -427,8 +434,8 @@ class Feed:
         if session.replays_due:
             return
         self._prove(session, self._arrival(message), newest=None)
-        if self.state == CATCHING_UP and not self.troubles and not self._nothing_known():
-            self._go(LIVE, "the replay is complete")
+        if not self._nothing_known():
+            self._caught_up("the replay is complete")
 
     def _slow_reader(self, _session: _Session, message: msg.SlowReader) -> None:
         self._journal("alarm", None, f"the gateway finds us slow: {message.text}", None, None, {})
@@ -517,12 +524,12 @@ class Feed:
         self._history_asked_for = self.complete_until
         self._go(CATCHING_UP, "reading history")
         try:
-            end = self.past.available_end()
+            end = self._meanwhile(self.past.available_end)
             start = end - self._backfill_ns if since is None else since - self._interval_ns
             if since is not None and end <= since:
                 self._journal("history", None, "history has nothing newer", since, end, {})
                 return
-            frame = self.past.bars(start, end)
+            frame = self._meanwhile(functools.partial(self.past.bars, start, end))
         except ClusterCoreError as error:
             _LOG.warning("history: %s", error)
             self._journal("alarm", None, f"history: {error}", since, None, {})
@@ -540,6 +547,24 @@ class Feed:
         self._reads_history = False
         self.complete_until = max(self.complete_until, end - end % self._interval_ns)
         self._committed()
+
+    def _meanwhile(self, ask: Callable[[], _Answer]) -> _Answer:
+        """Return an answer that takes its time; the operator is heard meanwhile."""
+        answer: concurrent.futures.Future[_Answer] = concurrent.futures.Future()
+
+        def work() -> None:
+            try:
+                answer.set_result(ask())
+            except BaseException as error:  # noqa: BLE001 -- it is raised where it was asked
+                answer.set_exception(error)
+
+        # A daemon: a server that does not answer must not keep the process alive.
+        threading.Thread(target=work, name="clustercore-history", daemon=True).start()
+        while not concurrent.futures.wait([answer], _POLL_S).done:
+            self._idle()
+            if self.stop.is_set():
+                raise HistoryStopped("stopped while history was read")
+        return answer.result()
 
     def _fill_before_replay(self) -> None:
         """Ask history for what the gateway can no longer replay and the calendar says there is."""
@@ -629,6 +654,10 @@ class Feed:
 
     # Where we stand.
 
+    def fail(self, reason: str) -> None:
+        """End in the state FATAL."""
+        self._go(FATAL, reason)
+
     def trouble(self, name: str, reason: str | None) -> None:
         """Say from outside that something forbids acting (None: that it no longer does)."""
         if reason is not None:
@@ -640,6 +669,15 @@ class Feed:
         self.troubles[name] = reason
         if self.state in {LIVE, CATCHING_UP, DEGRADED}:
             self._go(DEGRADED, reason)
+
+    def _caught_up(self, reason: str) -> None:
+        """Go live, unless something forbids acting."""
+        if self.state != CATCHING_UP:
+            return
+        if self.troubles:
+            self._go(DEGRADED, next(iter(self.troubles.values())))
+        else:
+            self._go(LIVE, reason)
 
     def _recover(self) -> None:
         if self.troubles:

@@ -161,8 +161,8 @@ class LiveRunner:
 
     def stop(self) -> None:
         """End the run soon: what was received so far is written down. From any thread or signal."""
+        # No lock is taken: a signal may come while the trading thread holds one.
         self._stop_asked = True
-        self._wake()
 
     @property
     def status(self) -> Status:
@@ -190,7 +190,7 @@ class LiveRunner:
         with contextlib.ExitStack() as stack:
             store = stack.enter_context(Store.open(self.database))
             control = ControlServer(
-                socket_path(self.database), self._status.to_dict, self.commands.submit
+                socket_path(self.database), lambda: self._status.to_dict(), self.commands.submit
             )
             stack.callback(control.close)
             stack.callback(self.commands.close)
@@ -232,16 +232,23 @@ class LiveRunner:
         feed.on_session_end = lambda ts: self._session_end(store, ledger, ts)
         if not agrees:
             feed.trouble("log", "the log does not replay to what is stored")
+        ended = _unfinished(store, strategies)
+        if agrees and ended is not None:
+            self._finish_session(store, ledger, strategies, ended)
         if self._stop_asked:
             feed.stop.set()
         self._notifier.ready()
         try:
             feed.run()
+            ledger.commit()
+        except StoreError as error:
+            # What was not written is replayed after the next start.
+            feed.fail(str(error))
+            raise
         finally:
             self._notifier.stopping()
-            ledger.commit()
             self._refresh(force=True)
-        return 1 if feed.state == FATAL or not agrees else 0
+        return 1 if feed.state == FATAL or self._counts["differences"] else 0
 
     # The beginning.
 
@@ -410,12 +417,20 @@ class LiveRunner:
         ledger.commit()
         if self._feed is None or self._feed.state not in {LIVE, DEGRADED, CATCHING_UP}:
             return
-        for strategy in self._feed.strategies.values():
+        self._finish_session(store, ledger, list(self._feed.strategies.values()), ts)
+
+    def _finish_session(
+        self, store: Store, ledger: Ledger, strategies: Sequence[Strategy], ts: int
+    ) -> None:
+        for strategy in strategies:
             self._certify(store, ledger, strategy, ts)
         try:
-            store.snapshot()
+            path = store.snapshot()
         except StoreError as error:
             ledger.journal("alarm", None, f"no snapshot: {error}", None, None, {})
+        else:
+            ledger.journal("snapshot", None, "a copy for readers", None, ts, {"path": str(path)})
+        ledger.commit()
 
     def _certify(self, store: Store, ledger: Ledger, strategy: Strategy, ts: int) -> None:
         epoch = strategy.fold.epoch
@@ -431,6 +446,8 @@ class LiveRunner:
         else:
             self._counts["differences"] += 1
             ledger.journal("alarm", strategy.root, f"parity: {found.difference}", None, ts, {})
+            if self._feed is not None:
+                self._feed.trouble("log", "the log does not replay to what is stored")
 
     def _committed(
         self, recommendations: Sequence[Recommendation], feed_events: Sequence[FeedEvent]
@@ -528,7 +545,22 @@ class LiveRunner:
         )
 
 
-_CLEARED = frozenset({"reset", "resumed", "end", "pause_end", "halt_end"})
+def _unfinished(store: Store, strategies: Sequence[Strategy]) -> int | None:
+    """Return the end of a session that is over, and whose certificate and copy are missing."""
+    ends = [
+        strategy.calendar.closes[strategy.session]
+        for strategy in strategies
+        if strategy.session is not None and strategy.fold.epoch is not None
+    ]
+    end = max(ends, default=None)
+    if end is None or any(strategy.closed_until < end for strategy in strategies):
+        return None
+    made = f"kind = 'snapshot' AND \"end\" = make_timestamp_ns({end})"
+    there = store.count(f"SELECT count(*) FROM feed_events WHERE {made}")  # noqa: S608 -- a number
+    return None if there else end
+
+
+_CLEARED = frozenset({"reset", "resumed"})
 
 
 def _mark_simulated(ledger: Ledger) -> None:
