@@ -179,7 +179,8 @@ class Config:
     def load(cls, path: str | Path) -> Config:
         """Return the configuration of a TOML file.
 
-        The file's ``preset`` (``default`` when absent) gives what the file does not set.
+        The file's ``preset`` (``default`` when absent) gives what the file does not set. A
+        table ``[live]`` is left to the live process: it is no part of a configuration or its id.
 
         Parameters
         ----------
@@ -198,6 +199,11 @@ class Config:
             raise ConfigError(f"{path}: cannot be read: {error}") from error
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(f"{path}: not a TOML file: {error}") from error
+        live = content.pop("live", {})
+        if not isinstance(live, dict):
+            raise ConfigError(
+                f"{path}: not a table", field="live", found=repr(live), expected="[live]"
+            )
         preset = content.pop("preset", "default")
         version = content.pop("schema_version", _preset_file()["schema_version"])
         if version != _preset_file()["schema_version"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -312,7 +313,8 @@ def snapshot(
 ) -> int:
     """Write a consistent copy, whole or not at all.
 
-    A live process makes one by itself at each session's end.
+    A live process makes one by itself at each session's end; one that owns the store is asked for
+    it.
 
     Parameters
     ----------
@@ -321,8 +323,8 @@ def snapshot(
     out
         Where to; beside the store when left out.
     """
-    with output.progress("copying"), _owned(file, read_only=True) as store:
-        written = store.snapshot(out)
+    with output.progress("copying"):
+        written = _copied(file, out)
     size = written.stat().st_size
     if shown.json:
         output.emit_json({"out": written, "bytes": size})
@@ -448,6 +450,24 @@ def _store_errors() -> Iterator[None]:
     except StoreError as error:
         file = None if error.file is None else str(error.file)
         raise DataError(error.problem, file=file) from error
+
+
+def _copied(file: Path, out: Path | None) -> Path:
+    """Return a copy, made by the live process where one owns the store."""
+    from clustercore.live.control import ControlError, ask
+
+    try:
+        made = Path(ask(file, "snapshot")["path"])
+    except ControlError as error:
+        if error.reason != "not_running":
+            raise
+        with _owned(file, read_only=True) as store:
+            return store.snapshot(out)
+    if out is None:
+        return made
+    with writing.staged_file(out) as staged:
+        shutil.copyfile(made, staged)
+    return out
 
 
 @contextmanager

@@ -65,9 +65,10 @@ def probes_of(
     return Probes(
         key=the_key,
         env_mode=file_mode,
-        now=clock.now,
+        # Beside a gateway on this machine it is as late as its market.
+        now=past.available_end if past is not None and settings.is_local else clock.now,
         available_end=None if past is None else past.available_end,
-        leads=None if past is None else lambda: _leads(past, sessions, roots),
+        leads=_ask_leads(past, sessions, roots, settings, database),
         server_time=None if settings.is_local or key is None else _vendor_time(stack),
         database=database,
         opened=lambda: _open(database),
@@ -77,6 +78,32 @@ def probes_of(
         sessions=sessions,
         floor_bytes=settings.disk_floor_mb * 1_000_000,
     )
+
+
+def _ask_leads(
+    past: HistoricalPast | None,
+    sessions: Sessions,
+    products: Sequence[str],
+    settings: LiveSettings,
+    database: Path,
+) -> Callable[[], Mapping[str, str]] | None:
+    """Return who says which month is in front: the store, or a local server; nothing is bought."""
+    if database.exists():
+        return lambda: _followed(database, products)
+    if past is not None and settings.is_local:
+        return lambda: _leads(past, sessions, products)
+    return None
+
+
+def _followed(database: Path, products: Sequence[str]) -> Mapping[str, str]:
+    """Return the month that the engine of each product follows."""
+    found = dict.fromkeys(products, "")
+    with Store.open(database, create=False, read_only=True) as store:
+        changes = store.table("inputs").filter(kind="contract")
+    for root, symbol in changes.select("root", "symbol").iter_rows():
+        if root in found:
+            found[root] = symbol
+    return found
 
 
 def _leads(

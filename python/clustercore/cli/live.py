@@ -307,10 +307,15 @@ def parity(*, db: Database = _DATABASE, shown: OutputOptions = AS_TEXT) -> int:
     if filled:
         output.emit_text(
             f"{len(filled)} of {slipped.height} recommendations were filled; at their commit the "
-            f"market was {sum(filled) / len(filled):+.4f} points from the model's fill on average "
-            f"(worst {max(filled):+.4f})"
+            f"market was {_signed(sum(filled) / len(filled))} points from the model's fill on "
+            f"average (worst {_signed(max(filled))})"
         )
     return 0 if all(one.ok for one in found) else _FOUND
+
+
+def _signed(points: float) -> str:
+    """Return points with their sign; nothing is plus nothing, from whichever side it came."""
+    return f"{round(points, 4) + 0.0:+.4f}"
 
 
 def _show_missed(missed: dict[tuple[str, int], Any]) -> None:

@@ -121,9 +121,30 @@ def json_schema() -> dict[str, Any]:
             },
             "schema_version": {"type": "integer"},
             **sections,
+            "live": _live_schema(),
         },
         "additionalProperties": False,
     }
+
+
+def _live_schema() -> dict[str, Any]:
+    """Return the schema of the table that only the live process reads."""
+    from clustercore.live.settings import live_fields
+
+    types = {"str": "string", "int": "integer", "float": "number"}
+    properties: dict[str, Any] = {}
+    for field in live_fields():
+        described = {
+            "type": types[field["type"]],
+            "description": field["sentence"],
+            "default": field["default"],
+        }
+        if field["words"]:
+            described["enum"] = list(field["words"])
+        if field["low"] is not None:
+            described |= {"minimum": field["low"], "maximum": field["high"]}
+        properties[field["name"]] = described
+    return {"type": "object", "properties": properties, "additionalProperties": False}
 
 
 def _schema_of(field: Mapping[str, Any]) -> dict[str, Any]:
@@ -193,7 +214,41 @@ def settings_page() -> str:
             ]
         values = {name: settings[section][field["name"]] for name, settings in presets.items()}
         lines.append(_setting_row(field, values))
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines + _live_rows()) + "\n"
+
+
+def _live_rows() -> list[str]:
+    """Return the section of the live process, whose settings decide no result of a backtest."""
+    from clustercore.live.settings import live_fields
+
+    return [
+        "",
+        "## `[live]`",
+        "",
+        (
+            "How the live process connects, waits and keeps. A table `[live]` of the same file, "
+            "read by `clustercore live` and checked by `clustercore config validate`; `--live "
+            "max_bar_age_s=5` changes one setting. A backtest does not read it, it is no part of "
+            "`config_id`, and a preset has none."
+        ),
+        "",
+        "| Setting | What it does | Allowed | Unit | Value when left out |",
+        "|---|---|---|---|---|",
+        *(_live_row(field) for field in live_fields()),
+    ]
+
+
+def _live_row(field: Mapping[str, Any]) -> str:
+    if field["words"]:
+        allowed = ", ".join(f"`{word}`" for word in field["words"])
+    elif field["low"] is not None:
+        allowed = f"{_number(field['low'])} to {_number(field['high'])}"
+        allowed += ", whole" if field["type"] == "int" else ""
+    else:
+        allowed = "text"
+    default = "empty" if field["default"] == "" else _shown(field["default"])
+    name = f"`{field['name']}`"
+    return _table_row((name, field["sentence"], allowed, field["unit"], default))
 
 
 def _setting_row(field: Mapping[str, Any], values: Mapping[str, Any]) -> str:

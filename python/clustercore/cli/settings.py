@@ -17,6 +17,7 @@ from clustercore.cli.options import (
     SettingOptions,
     resolve_config,
 )
+from clustercore.errors import ConfigError
 
 if TYPE_CHECKING:
     from clustercore.config import Config
@@ -115,6 +116,7 @@ def validate(file: Path, /, *, shown: OutputOptions = AS_TEXT) -> int:
     from clustercore.sessions import load_sessions
 
     config = Config.load(file)
+    _check_live(file)
     load_sessions(hours=config.session.hours, day=config.session.day)
     changes = _differences(config, Config.preset("default"))
     if shown.json:
@@ -122,6 +124,24 @@ def validate(file: Path, /, *, shown: OutputOptions = AS_TEXT) -> int:
     else:
         output.emit_text(f"{file}: valid; {len(changes)} settings differ from default")
     return 0
+
+
+def _check_live(file: Path) -> None:
+    """Check the table of the live process, which is no part of a configuration."""
+    import tomllib
+
+    from clustercore.live.settings import LiveSettings
+
+    table = tomllib.loads(file.read_text("utf-8")).get("live", {})
+    try:
+        LiveSettings.from_table(table)
+    except ConfigError as error:
+        raise ConfigError(
+            f"{file}: {error.problem}",
+            field=error.field,
+            found=error.found,
+            expected=error.expected,
+        ) from None
 
 
 @settings.command(

@@ -95,7 +95,9 @@ class MarketClock:
             self._sent, self._received = sent, received
 
     def now(self) -> int:
-        """Return market time, ns UTC; 0 before the first record."""
+        """Return market time, ns UTC; before anything is known of it, the machine's."""
+        if not self._sent:
+            return SystemClock().now()
         if self.speed == float("inf"):
             return self._sent
         return self._sent + int((time.monotonic_ns() - self._received) * self.speed)

@@ -66,6 +66,8 @@ _SKEW_NS = 5 * _NANOS
 _ATTEMPTS_UNTIL_ALARM = 5
 # Real seconds after which a gateway on this machine that refuses is not coming back.
 _GONE_S = 5.0
+# Questions to history that may fail, each after tries of its own, before a gap is called a hole.
+_MOST_HISTORY_FAILURES = 3
 _SPEED = re.compile(r"speed=([0-9.]+|inf)")
 
 
@@ -100,7 +102,9 @@ class _Session:
     symbols: dict[int, str] = field(default_factory=dict)
     unmapped: dict[int, list[msg.MarketBar]] = field(default_factory=dict)
     proved: bool = False
-    unresolved: int = 0
+    unresolved: set[str] = field(default_factory=set)
+    # Whether the bars of all engines come in one stream, in order among each other.
+    is_single: bool = True
     # Schemas are replayed side by side: bars wait until the trades they are made of are there too.
     replays_due: int = 0
     held: list[msg.MarketBar | msg.EndOfInterval] = field(default_factory=list)
@@ -202,14 +206,21 @@ class Feed:
         }
         self._alive = 0
         self._heard_from = 0
+        self._bars_until = 0
+        self._hole_until = 0
+        # Whether this connection has come to the present; before, no interval ends by the clock.
+        self._at_present = False
         self._over = 0
+        self._replay_all = False
+        self._history_failures = 0
+        self._unmapped: set[int] = set()
 
     # The life of the feed.
 
     def run(self) -> None:
         """Connect, and connect again, until stopped or refused for good."""
         self._resume()
-        if self._nothing_known() and self.past is not None:
+        if any(strategy.newest is None for strategy in self.strategies.values()):
             self._fetch(None, "backfill")
         while not self.stop.is_set():
             if not self._pause():
@@ -289,9 +300,11 @@ class Feed:
             subscriptions,
             self._capture() if self._capture is not None else None,
         )
-        session = _Session(asked_from=start)
+        of_bars = [wanted for wanted in subscriptions if wanted.schema != "trades"]
+        session = _Session(asked_from=start, is_single=len(of_bars) == 1)
         if start is not None and any(wanted.schema == "trades" for wanted in subscriptions):
-            session.replays_due = len(subscriptions)
+            session.replays_due = len({wanted.schema for wanted in subscriptions})
+        self._at_present = start is None
         for strategy in self.strategies.values():
             strategy.forget_prints()
         self.connections += 1
@@ -313,6 +326,7 @@ class Feed:
         opened = heard = self.clock.stamp()
         any_record = False
         alarmed = False
+        started = False
         while not self.stop.is_set():
             batch = connection.take(_POLL_S)
             self.waiting = connection.waiting
@@ -339,7 +353,9 @@ class Feed:
                     None,
                     {"waiting": connection.waiting},
                 )
-            if not connection.started.is_set():
+            if connection.started.is_set() and not started:
+                started, heard = True, self.clock.stamp()
+            if not started:
                 if self.clock.since(opened) > self.settings.connect_s:
                     raise _Ended(msg.Lost(f"no session within {self.settings.connect_s:g} s"))
             elif not batch and self.clock.since(heard) > self.settings.stale_s:
@@ -356,12 +372,14 @@ class Feed:
             handle(session, message)
 
     def _arrival(self, message: msg.EndOfInterval | msg.SignOfLife | msg.ReplayCompleted) -> int:
-        return self.clock.arrival(message.sent, message.received) if message.sent else 0
+        if not message.sent and isinstance(self.clock, MarketClock):
+            return 0
+        return self.clock.arrival(message.sent, message.received)
 
     def _bar(self, session: _Session, bar: msg.MarketBar) -> None:
         symbol = session.symbols.get(bar.instrument_id)
         if symbol is None:
-            session.unmapped.setdefault(bar.instrument_id, []).append(bar)
+            self._set_aside(session, bar)
             return
         arrival = self.clock.arrival(bar.sent, bar.received)
         self._check_skew(bar.sent, arrival)
@@ -370,7 +388,9 @@ class Feed:
             return
         end = bar.ts_event + self._interval_ns
         values = (bar.open, bar.high, bar.low, bar.close, bar.volume)
-        if end > arrival + _FUTURE_NS:
+        # By the gateway's clock where it says it: ours may be wrong, and the bar is none the worse.
+        present = bar.sent or arrival
+        if end > max(arrival, present) + _FUTURE_NS:
             self._journal(
                 "alarm",
                 strategy.root,
@@ -383,20 +403,32 @@ class Feed:
             return
         self._prove(session, bar.ts_event, newest=self._newest())
         fresh = arrival - end <= self.settings.max_bar_age_s * _NANOS
+        if session.is_single and present - end <= self.settings.max_bar_age_s * _NANOS:
+            self._at_present = True
         if fresh:
             self._caught_up("caught up")
         acts_late = self.settings.late == "act" and self._was_live
-        actionable = (self.state == LIVE and fresh) or (acts_late and "hole" not in self.troubles)
+        # A minute without the gateway's word is no reason not to act; the other troubles are.
+        forbidden = self.troubles.keys() - {"quiet"}
+        actionable = (self.state == LIVE and fresh) or (acts_late and not forbidden)
         if self.complete_until < bar.ts_event:
             self._completed(bar.ts_event)
-        self._grace(arrival)
-        self._end_session_before(bar.ts_event)
+        self._bars_until = max(self._bars_until, end)
+        self._grace(present)
+        if self._at_present:
+            self._end_session_before(bar.ts_event)
         origin = "live" if self.state in {LIVE, DEGRADED} else "replay"
         strategy.take(
             symbol, bar.ts_event, values, origin=origin, arrival=arrival, actionable=actionable
         )
         if self.state == LIVE:
             self._committed()
+
+    def _set_aside(self, session: _Session, bar: msg.MarketBar) -> None:
+        """Keep a bar of an instrument without a symbol until one comes; it may be ours."""
+        if bar.instrument_id not in session.unmapped:
+            self._trouble("unmapped", f"bars of instrument {bar.instrument_id} have no symbol")
+        session.unmapped.setdefault(bar.instrument_id, []).append(bar)
 
     def _trade(self, session: _Session, trade: msg.MarketTrade) -> None:
         symbol = session.symbols.get(trade.instrument_id)
@@ -415,16 +447,22 @@ class Feed:
 
     def _end_of_interval(self, session: _Session, message: msg.EndOfInterval) -> None:
         end, arrival = message.ts_end, self._arrival(message)
-        if end > arrival + _FUTURE_NS or end % self._interval_ns:
+        present = message.sent or arrival
+        if end > max(arrival, present) + _FUTURE_NS or end % self._interval_ns:
             self._journal("alarm", None, "an interval's end from the future", end, arrival, {})
             return
         if self.calendar.session(end - self._interval_ns) is None:
-            self._grace(arrival)
+            self._grace(present)
             return
+        for number in session.unmapped.keys() - self._unmapped:
+            # Another connection may map it, and replays the minute; once for each number.
+            self._unmapped.add(number)
+            raise _Ended(msg.Lost(f"instrument {number} has bars and no symbol"))
         self._prove(session, end, newest=None)
         if end > self.complete_until:
             self._completed(end)
-        fresh = arrival - end <= (self.settings.max_bar_age_s + 60) * _NANOS
+        fresh = present - end <= (self.settings.max_bar_age_s + 60) * _NANOS
+        self._at_present = self._at_present or fresh
         if fresh:
             self._caught_up("an interval closed with nothing missing")
         self._close(end, "eoi")
@@ -433,7 +471,10 @@ class Feed:
         self._release(session)
         if session.replays_due:
             return
-        self._prove(session, self._arrival(message), newest=None)
+        self._at_present = True
+        instant = message.sent or self._arrival(message)
+        # The minute under way has no bar yet, so that nothing of it is missing.
+        self._prove(session, instant - instant % self._interval_ns, newest=None)
         if not self._nothing_known():
             self._caught_up("the replay is complete")
 
@@ -457,11 +498,14 @@ class Feed:
                 {"instrument_id": message.instrument_id},
             )
         session.symbols[message.instrument_id] = message.symbol
-        for bar in session.unmapped.pop(message.instrument_id, []):
+        waiting = session.unmapped.pop(message.instrument_id, [])
+        if not session.unmapped:
+            self.trouble("unmapped", None)
+        for bar in waiting:
             self._bar(session, bar)
 
     def _sign_of_life(self, _session: _Session, message: msg.SignOfLife) -> None:
-        self._grace(self._arrival(message))
+        self._grace(message.sent or self._arrival(message))
         said = _SPEED.search(message.text)
         if said is None or not isinstance(self.clock, MarketClock):
             return
@@ -478,16 +522,28 @@ class Feed:
         if error.code == msg.CONNECTION_LIMIT:
             raise _Ended(msg.Lost(error.text, slow_retry=True))
         if error.code == msg.UNRESOLVED:
-            session.unresolved += 1
-            if session.unresolved >= len(self.strategies):
+            session.unresolved |= self._named_in(error.text)
+            if len(session.unresolved) >= len(self.strategies):
                 raise _Ended(msg.Lost(f"no such symbol: {error.text}", permanent=True))
         if error.code == msg.REPLAY_TOO_OLD:
+            # Where history has nothing either, all that the gateway has, and a hole before it.
+            self._replay_all = not self._may_ask_history()
             raise _Ended(
                 msg.Lost(f"the gateway does not reach back so far: {error.text}"),
                 needs_history=self._may_ask_history(),
             )
         if error.code in {msg.INTERNAL, msg.SKIPPED}:
             raise _Ended(msg.Lost(f"gateway error {error.code}: {error.text}"))
+
+    def _named_in(self, text: str) -> set[str]:
+        """Return the engines whose symbol an error names; the text itself where it names none."""
+        said = text.upper()
+        named = {
+            s.root
+            for s in self.strategies.values()
+            if (s.symbol or f"{s.root}.FUT").upper() in said
+        }
+        return named or {text}
 
     # What is missing.
 
@@ -504,6 +560,7 @@ class Feed:
                 needs_history=True,
             )
         session.proved = True
+        self._replay_all = False
         if missing:
             self._hole(self.complete_until, ts)
         elif session.asked_from is not None:
@@ -511,29 +568,34 @@ class Feed:
 
     def _hole(self, start: int, end: int) -> None:
         self._journal("hole", None, "neither replay nor history has it", start, end, {})
+        self._hole_until = end
         self._trouble("hole", "bars are missing that nobody has")
         self._close(end - end % self._interval_ns, "hole")
 
     def _may_ask_history(self) -> bool:
-        return self.past is not None and self._history_asked_for != self.complete_until
+        if self.past is None or self._history_failures >= _MOST_HISTORY_FAILURES:
+            return False
+        return self._history_asked_for != self.complete_until
 
     def _fetch(self, since: int | None, origin: str) -> None:
         """Fill from history what it has."""
         if self.past is None:
             return
-        self._history_asked_for = self.complete_until
         self._go(CATCHING_UP, "reading history")
         try:
             end = self._meanwhile(self.past.available_end)
             start = end - self._backfill_ns if since is None else since - self._interval_ns
             if since is not None and end <= since:
                 self._journal("history", None, "history has nothing newer", since, end, {})
+                self._history_asked_for = self.complete_until
                 return
             frame = self._meanwhile(functools.partial(self.past.bars, start, end))
         except ClusterCoreError as error:
             _LOG.warning("history: %s", error)
             self._journal("alarm", None, f"history: {error}", since, None, {})
+            self._history_failures += 1
             return
+        self._history_failures = 0
         self._journal(
             "history",
             None,
@@ -542,10 +604,13 @@ class Feed:
             end,
             {"bars": frame.height, "origin": origin},
         )
+        if isinstance(self.clock, MarketClock):
+            self.clock.observe(end, self.clock.stamp())
         self._reads_history = True
         self._take_history(frame, origin)
         self._reads_history = False
         self.complete_until = max(self.complete_until, end - end % self._interval_ns)
+        self._history_asked_for = self.complete_until
         self._committed()
 
     def _meanwhile(self, ask: Callable[[], _Answer]) -> _Answer:
@@ -577,13 +642,19 @@ class Feed:
     def _take_history(self, frame: pl.DataFrame, origin: str) -> None:
         arrival = self.clock.now()
         acts = self.settings.late == "act" and self._was_live and origin == "historical"
+        # An engine that is added later gets its history; the others have theirs.
+        known = {
+            s.root
+            for s in self.strategies.values()
+            if origin == "backfill" and s.newest is not None
+        }
         columns = frame.select("ts_event", "open", "high", "low", "close", "volume", "symbol")
         of: dict[str, Strategy | None] = {}
         for row, (ts, opened, high, low, close, volume, symbol) in enumerate(columns.iter_rows()):
             if symbol not in of:
                 of[symbol] = self._strategy_of(symbol)
             strategy = of[symbol]
-            if strategy is None:
+            if strategy is None or strategy.root in known:
                 continue
             self._end_session_before(ts)
             strategy.take(
@@ -603,7 +674,9 @@ class Feed:
     def _completed(self, until: int) -> None:
         self.complete_until = until
         self._attempts = 0
-        for name in ("hole", "quiet"):
+        # The first bar after a hole is known, and its interval not closed yet.
+        over = ("quiet", "hole") if until > self._hole_until else ("quiet",)
+        for name in over:
             if self.troubles.pop(name, None) is not None and self.state == DEGRADED:
                 self._recover()
 
@@ -612,7 +685,7 @@ class Feed:
 
         Records come in order, so whatever was sent before this one has been taken.
         """
-        if not arrival or not self.complete_until:
+        if not arrival or not self.complete_until or not self._at_present:
             return
         self._heard_from = self._heard_from or arrival
         until = arrival - round(self.settings.interval_grace_s * _NANOS)
@@ -629,7 +702,8 @@ class Feed:
         if self.state not in {LIVE, DEGRADED} or until <= self.complete_until:
             return
         # An interval that ended before this connection: its end was said to nobody.
-        if not self.calendar.halted(until - 1) and until > self._heard_from:
+        known = max(self._heard_from, self._bars_until)
+        if not self.calendar.halted(until - 1) and until > known:
             self._trouble("quiet", "neither bars nor an interval's end past the minute")
         self._close(until, "grace")
 
@@ -682,8 +756,10 @@ class Feed:
     def _recover(self) -> None:
         if self.troubles:
             self._go(DEGRADED, next(iter(self.troubles.values())))
-        else:
+        elif self._at_present:
             self._go(LIVE, "an interval closed with nothing missing")
+        else:
+            self._go(CATCHING_UP, "an interval closed with nothing missing")
 
     def _check_skew(self, sent: int, arrival: int) -> None:
         if isinstance(self.clock, MarketClock) or not sent:
@@ -733,6 +809,8 @@ class Feed:
         oldest = min((ts for ts in known if ts is not None), default=None)
         if oldest is None:
             return None
+        if self._replay_all:
+            return 0
         start = self.complete_until - self._interval_ns
         if None not in known:
             start = min(start, oldest)

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from clustercore.inputs import Bar, Closed, Entry, Input
+from clustercore.inputs import Bar, Carry, Closed, Entry, Input
 from clustercore.live.alerts import alerts_of
 from clustercore.store import Commit, FeedEvent
 
@@ -75,8 +75,8 @@ class Ledger:
             recommender = self.recommenders.get(root)
             if recommender is not None:
                 self._recommendations += recommender.take(events, seq=seq)
-            if self.on_events is not None:
-                self.on_events(root, item, events)
+        if self.on_events is not None and (events or isinstance(item, Carry)):
+            self.on_events(root, item, events)
         return seq
 
     def journal(

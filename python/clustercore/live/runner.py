@@ -7,6 +7,7 @@ the log again and compares it with what was stored; a difference is an alarm, ne
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,10 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clustercore import parity
+from clustercore.config import Config
 from clustercore.errors import ClusterCoreError, ConfigError
 from clustercore.events import Equity, Risk
 from clustercore.fold import Fold, epoch_of
-from clustercore.inputs import Epoch, Operator
+from clustercore.inputs import Carry, Epoch, Operator
 from clustercore.instruments import Instrument, parse_symbol
 from clustercore.live.alerts import AlertSender, Channel
 from clustercore.live.clock import MarketClock, SystemClock
@@ -38,7 +40,6 @@ from clustercore.sessions import load_sessions
 from clustercore.store import FeedEvent, Store, StoreError
 
 if TYPE_CHECKING:
-    from clustercore.config import Config
     from clustercore.events import Event
     from clustercore.inputs import Input
     from clustercore.live.clock import Clock
@@ -68,6 +69,19 @@ class _Account:
     at_session_open: float
     session: int | None = None
     blocked: str | None = None
+
+    def mark(self, event: Equity, session: int | None) -> None:
+        """Take an equity mark; the first of a session says what the one before had left."""
+        if session != self.session:
+            self.session, self.at_session_open = session, self.equity
+        self.equity = event.equity
+
+    def take_over(self, carry: Carry) -> None:
+        """Take the account of the epoch before."""
+        account = json.loads(carry.state)["account"]
+        self.equity = self.at_session_open = account["last_mark"]
+        held = [name for name in ("halted", "paused") if account[name]]
+        self.blocked = f"{held[0]}: before this epoch" if held else None
 
 
 class LiveRunner:
@@ -103,7 +117,7 @@ class LiveRunner:
     >>> from clustercore.config import Config
     >>> LiveRunner(Config.preset().override({"entry.mode": "close"}), database="x.duckdb")
     Traceback (most recent call last):
-    clustercore.errors.ConfigError: entry.mode: a close that has passed cannot be traded ...
+    clustercore.errors.ConfigError: entry.mode: a close that has passed cannot be traded; ...
     """
 
     def __init__(
@@ -144,6 +158,7 @@ class LiveRunner:
         self._accounts: dict[str, _Account] = {}
         self._counts = {"replayed": 0, "recommendations": 0, "differences": 0}
         self._status = Status(state="IDLE", since=0, updated_at=0)
+        self._calendar: Calendar | None = None
         self._feed: Feed | None = None
         self._stop_asked = False
         # For what concerns this machine and not the market: its disk, and what is shown.
@@ -169,6 +184,9 @@ class LiveRunner:
         """The newest snapshot of what is going on."""
         return self._status
 
+    def _said(self) -> dict[str, Any]:
+        return self._status.to_dict()
+
     # On the trading thread.
 
     def run(self) -> int:
@@ -189,9 +207,7 @@ class LiveRunner:
         """
         with contextlib.ExitStack() as stack:
             store = stack.enter_context(Store.open(self.database))
-            control = ControlServer(
-                socket_path(self.database), lambda: self._status.to_dict(), self.commands.submit
-            )
+            control = ControlServer(socket_path(self.database), self._said, self.commands.submit)
             stack.callback(control.close)
             stack.callback(self.commands.close)
             return self._run(stack, store)
@@ -256,7 +272,7 @@ class LiveRunner:
         session = self.config.session
         sessions = load_sessions(self.products[0][1].calendar, hours=session.hours, day=session.day)
         sessions_hash = store.save_sessions(sessions)
-        calendar = Calendar(sessions)
+        calendar = self._calendar = Calendar(sessions)
         strategies = [
             self._restore_one(store, ledger, calendar, sessions_hash, symbol, instrument)
             for symbol, instrument in self.products
@@ -289,8 +305,8 @@ class LiveRunner:
         def begin(epoch: Epoch) -> None:
             self._begin_epoch(ledger, strategy, epoch)
 
-        def see(seq: int, events: tuple[Event, ...]) -> None:
-            self._see_again(ledger, strategy.root, seq, events)
+        def see(seq: int, item: Input, events: tuple[Event, ...]) -> None:
+            self._see_again(ledger, strategy.root, seq, item, events)
 
         strategy.on_epoch = begin
         wanted = epoch_of(1, self.config, instrument, sessions_hash, _MINUTE_NS)
@@ -305,9 +321,10 @@ class LiveRunner:
         return strategy
 
     def _begin_epoch(self, ledger: Ledger, strategy: Strategy, epoch: Epoch) -> None:
-        config = self.config
+        # Its own settings: an epoch goes on to its session's end under the configuration it had.
+        config = Config(epoch.settings)
         ledger.recommenders[strategy.root] = Recommender(
-            config.applied_to(strategy.instrument),
+            config.applied_to(Instrument(**epoch.instrument)),
             interval_ns=_MINUTE_NS,
             root=strategy.root,
             epoch=epoch.number,
@@ -316,12 +333,14 @@ class LiveRunner:
             day_end=end_of_day(strategy.calendar.sessions, config.exit.flatten_minutes),
         )
 
-    def _see_again(self, ledger: Ledger, root: str, seq: int, events: tuple[Event, ...]) -> None:
+    def _see_again(
+        self, ledger: Ledger, root: str, seq: int, item: Input, events: tuple[Event, ...]
+    ) -> None:
         """Let those who explain orders see what an old entry caused; they tell nobody again."""
         recommender = ledger.recommenders.get(root)
         if recommender is not None:
             recommender.take(events, seq=seq)
-        self._see_events(root, None, events)
+        self._see_events(root, item, events)
 
     def _show_recommendations(self, store: Store) -> None:
         try:
@@ -473,15 +492,21 @@ class LiveRunner:
 
     def _see_events(self, root: str, item: Input | None, events: Sequence[Event]) -> None:
         account = self._accounts[root]
+        if isinstance(item, Carry):
+            account.take_over(item)
         for event in events:
             if isinstance(event, Equity):
-                account.equity = event.equity
+                account.mark(event, self._session_of(event.time))
             elif isinstance(event, Risk):
                 account.blocked = (
                     None if event.kind in _CLEARED else f"{event.kind}: {event.reason}"
                 )
         if isinstance(item, Operator):
             account.blocked = None
+
+    def _session_of(self, end: int) -> int | None:
+        """Return the session of a bar that ended then."""
+        return self._calendar.session(end - 1) if self._calendar is not None else None
 
     def _refresh(self, *, force: bool = False) -> None:
         feed = self._feed

@@ -13,7 +13,7 @@ import polars as pl
 
 from clustercore.engine import ENGINE_VERSION
 from clustercore.errors import DataError
-from clustercore.inputs import Bar, Carry, Closed, Entry, Epoch, Input, WarmUp
+from clustercore.inputs import Bar, Carry, Closed, Entry, Epoch, Input, Operator, WarmUp
 from clustercore.parity import compare
 from clustercore.store import Store
 
@@ -46,7 +46,7 @@ def restore(
     wanted: Epoch,
     *,
     flush: Callable[[], None],
-    see: Callable[[int, tuple[Event, ...]], None],
+    see: Callable[[int, Input, tuple[Event, ...]], None],
 ) -> Restored:
     """Bring an engine to where its log ends.
 
@@ -61,7 +61,8 @@ def restore(
     flush : callable
         Commits what waits.
     see : callable
-        Gets seq and events of every entry of the epoch under way.
+        Gets seq, input and events of every entry of the epoch under way that caused something,
+        and of the account it took over.
 
     Returns
     -------
@@ -102,7 +103,7 @@ def _fold_again(
     strategy: Strategy,
     epoch: Epoch,
     horizon: int,
-    see: Callable[[int, tuple[Event, ...]], None],
+    see: Callable[[int, Input, tuple[Event, ...]], None],
 ) -> tuple[int, list[Entry]]:
     """Fold an epoch's entries; return how many, and those that caused something."""
     replayed = 0
@@ -115,8 +116,9 @@ def _fold_again(
         if isinstance(item, Epoch) and strategy.on_epoch is not None:
             strategy.on_epoch(item)
         replayed += 1
+        if events or isinstance(item, Carry):
+            see(seq, item, events)
         if events:
-            see(seq, events)
             caused.append(Entry(seq, strategy.root, epoch.number, item, events))
     return replayed, caused
 
@@ -189,7 +191,7 @@ def _after_upgrade(
     end = -1
     for seq, item in store.entries(root, last.number):
         strategy.note(item)
-        if isinstance(item, Bar) and not item.consumed:
+        if (isinstance(item, Bar) and not item.consumed) or item == Operator("stop"):
             continue
         end = seq
     left = [c for c in store.certificates(root) if c.epoch == last.number and c.state]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, repeat
 from operator import attrgetter
 from typing import Any, Final, cast
 
@@ -34,6 +35,7 @@ __all__ = [
     "inputs_of",
     "is_final",
     "polars_type",
+    "print_frame",
 ]
 
 Row = tuple[Any, ...]
@@ -87,6 +89,25 @@ def input_row(entry: Entry) -> Row:
     """Return an entry as a row of ``inputs``."""
     item = entry.item
     return (entry.seq, entry.root, entry.epoch, *_WRITE[type(item)](item))
+
+
+def print_frame(entries: Sequence[Entry]) -> pl.DataFrame:
+    """Return entries of prints as rows of ``inputs``, without the columns that prints leave empty.
+
+    Columns at once, as a busy market has thousands of prints a second.
+    """
+    prints = [cast("Print", entry.item) for entry in entries]
+    return pl.DataFrame(
+        [
+            pl.Series("seq", [entry.seq for entry in entries], dtype=pl.Int64),
+            pl.Series("root", [entry.root for entry in entries], dtype=pl.String),
+            pl.Series("epoch", [entry.epoch for entry in entries], dtype=pl.Int64),
+            pl.Series("ts", [item.ts for item in prints], dtype=pl.Int64).cast(pl.Datetime("ns")),
+            pl.Series("symbol", [item.symbol for item in prints], dtype=pl.String),
+            pl.Series("close", [item.price for item in prints], dtype=pl.Int64),
+            pl.Series("volume", [item.size for item in prints], dtype=pl.Int64),
+        ]
+    ).with_columns(kind=pl.lit("print"))
 
 
 def _bar(item: Bar) -> Row:
@@ -239,24 +260,40 @@ _ITEM: Final[dict[str, tuple[tuple[str, ...], Callable[..., Input]]]] = {
 }
 
 
+_KINDS: Final = pl.Enum(list(_ITEM))
+# Runs of one value are read once where they are so much fewer than rows.
+_FEW_RUNS: Final = 8
+
+
 def inputs_of(frame: pl.DataFrame) -> Iterator[tuple[int, Input]]:
     """Yield the seq and the input of each row of ``inputs``, in the frame's order."""
-    plain = frame.with_columns(pl.col("ts", "arrival").to_physical())
-    made: dict[str, Iterator[Input]] = {}
-    for (kind,), part in plain.group_by("kind"):
-        known = _ITEM.get(str(kind))
-        if known is None:
-            raise DataError(
-                "an input of a kind that this version does not know; upgrade clustercore",
-                column="kind",
-                found=repr(kind),
-                expected=", ".join(_ITEM),
-            )
-        names, make = known
-        made[str(kind)] = map(make, *(part[name].to_list() for name in names))
+    unknown = set(frame["kind"].unique()) - set(_ITEM)
+    if unknown:
+        raise DataError(
+            "an input of a kind that this version does not know; upgrade clustercore",
+            column="kind",
+            found=repr(unknown.pop()),
+            expected=", ".join(_ITEM),
+        )
+    plain = frame.with_columns(
+        pl.col("ts", "arrival").to_physical(), pl.col("kind").cast(_KINDS).to_physical()
+    )
+    made = [
+        map(make, *map(_values, plain.select(names).filter(plain["kind"] == place)))
+        for place, (names, make) in enumerate(_ITEM.values())
+    ]
     # Each kind keeps its order within a group, so that the next of its kind is the row's own.
-    for seq, kind in zip(frame["seq"].to_list(), frame["kind"].to_list(), strict=True):
+    for seq, kind in zip(plain["seq"].to_list(), plain["kind"].to_list(), strict=True):
         yield seq, next(made[kind])
+
+
+def _values(column: pl.Series) -> Iterable[Any]:
+    """Return a column's values; origins, symbols and flags hardly change from row to row."""
+    runs = column.rle()
+    if len(column) < _FEW_RUNS * len(runs):
+        return column.to_list()
+    lengths, values = (runs.struct.field(name).to_list() for name in ("len", "value"))
+    return chain.from_iterable(map(repeat, values, lengths))
 
 
 def is_final(event: Event) -> bool:

@@ -14,7 +14,7 @@ import duckdb
 import polars as pl
 
 from clustercore import _core
-from clustercore.inputs import Entry, Epoch, Input
+from clustercore.inputs import Entry, Epoch, Input, Print
 from clustercore.recommendation import Recommendation
 from clustercore.sessions import Sessions
 from clustercore.store import schema
@@ -22,7 +22,7 @@ from clustercore.store.arrow import ArrowStream
 from clustercore.store.errors import StoreError, classified, translated
 from clustercore.store.files import connect, copy_into, make, snapshot_path
 from clustercore.store.journal import Alert, Certificate, Commit, FeedEvent
-from clustercore.store.rows import Row, event_rows, frame_of, input_row, inputs_of
+from clustercore.store.rows import Row, event_rows, frame_of, input_row, inputs_of, print_frame
 from clustercore.store.schema import DERIVED, TABLES, TIME, quoted, text_of
 from clustercore.store.tables import session_rows, sessions_from, sessions_hash
 
@@ -72,6 +72,11 @@ class Store:
                 "SELECT root, epoch, context, trades, wins FROM contexts"
             )
         }
+        # Transactions have their own connection. There is nothing to optimise in an insert of a
+        # few rows, and that is a fifth of its time; reading keeps the optimiser.
+        self._writer = connection.cursor()
+        self._writer.execute("PRAGMA disable_optimizer")
+        self._inserts: dict[tuple[str, int], duckdb.Statement] = {}
 
     @classmethod
     def open(cls, path: Path | str, *, create: bool = True, read_only: bool = False) -> Self:
@@ -108,7 +113,9 @@ class Store:
         """Give the file up. Closing twice does nothing."""
         connection, self._connection = self._connection, None
         if connection is not None:
+            self._inserts.clear()
             with translated(self.path):
+                self._writer.close()
                 connection.close()
 
     def __enter__(self) -> Self:
@@ -153,7 +160,7 @@ class Store:
         events = event_rows(entries, _lookup(under, self.path))
         contexts = self._counted(events.get("trades", []))
         with self._transaction():
-            self._insert("inputs", [input_row(entry) for entry in entries])
+            self._insert_inputs(entries)
             for name, rows in events.items():
                 self._insert(name, rows)
             self._replace_contexts(contexts)
@@ -365,6 +372,10 @@ class Store:
             raise StoreError("the store is closed; open it again", reason="closed", file=self.path)
         return self._connection
 
+    def _write(self) -> DuckDBPyConnection:
+        self._open()
+        return self._writer
+
     def _invalid(self, problem: str) -> StoreError:
         return StoreError(problem, reason="invalid", file=self.path)
 
@@ -382,7 +393,7 @@ class Store:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[DuckDBPyConnection]:
-        connection = self._open()
+        connection = self._write()
         try:
             connection.begin()
             yield connection
@@ -400,9 +411,12 @@ class Store:
             connection.rollback()
             connection.execute("SELECT 1").fetchall()
         except duckdb.Error:
+            self._inserts.clear()
+            for each in (connection, self._connection):
+                with contextlib.suppress(duckdb.Error):
+                    if each is not None:
+                        each.close()
             self._connection = None
-            with contextlib.suppress(duckdb.Error):
-                connection.close()
 
     def _insert(self, name: str, rows: Sequence[Row]) -> None:
         if not rows:
@@ -410,11 +424,27 @@ class Store:
         if len(rows) > _FEW:
             self._insert_frame(name, frame_of(name, rows))
             return
-        values = ", ".join([_PLACES[name]] * len(rows))
-        self._open().execute(
-            f'INSERT INTO "{name}" VALUES {values}',  # noqa: S608 -- our names
-            [value for row in rows for value in row],
-        )
+        values = [value for row in rows for value in row]
+        self._write().execute(self._insert_of(name, len(rows)), values)
+
+    def _insert_inputs(self, entries: Sequence[Entry]) -> None:
+        prints = [entry for entry in entries if type(entry.item) is Print]
+        if len(prints) <= _FEW:
+            self._insert("inputs", [input_row(entry) for entry in entries])
+            return
+        others = [input_row(entry) for entry in entries if type(entry.item) is not Print]
+        self._insert("inputs", others)
+        self._insert_frame("inputs", print_frame(prints))
+
+    def _insert_of(self, name: str, count: int) -> duckdb.Statement:
+        """Return the statement that inserts so many rows, parsed once."""
+        statement = self._inserts.get((name, count))
+        if statement is None:
+            places = ", ".join([_PLACES[name]] * count)
+            query = f'INSERT INTO "{name}" VALUES {places}'  # noqa: S608 -- our names
+            (statement,) = self._write().extract_statements(query)
+            self._inserts[name, count] = statement
+        return statement
 
     def _insert_frame(self, name: str, frame: pl.DataFrame) -> None:
         naive = frame.with_columns(
@@ -422,12 +452,13 @@ class Store:
             for column, dtype in frame.schema.items()
             if isinstance(dtype, pl.Datetime)
         )
-        connection = self._open()
+        connection = self._write()
         connection.register("given", ArrowStream(naive))
         try:
-            columns = quoted(TABLES[name].names)
+            columns = quoted(naive.columns)
             connection.execute(
-                f'INSERT INTO "{name}" SELECT {columns} FROM given'  # noqa: S608 -- our names
+                f'INSERT INTO "{name}" ({columns}) '  # noqa: S608 -- our names
+                f"SELECT {columns} FROM given"
             )
         finally:
             connection.unregister("given")
@@ -442,7 +473,7 @@ class Store:
 
     def _replace_contexts(self, counted: _Contexts) -> None:
         for key in counted:
-            self._open().execute(
+            self._write().execute(
                 "DELETE FROM contexts WHERE root = ? AND epoch = ? "
                 "AND context IS NOT DISTINCT FROM ?",
                 list(key),
