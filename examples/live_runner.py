@@ -28,12 +28,15 @@ config = cc.Config.preset("default")
 runner = LiveRunner(config, ["ES"], database=arguments.db, settings=settings, key=key)
 
 
+live_at: list[int] = []
+
+
 def stop_after_a_session(event: FeedEvent) -> None:
-    """Print how the feed is, and end the run when a live session is over."""
+    """Print how the feed is, and end the run when a session that was seen live is certified."""
     if event.kind == "state":
         print(f"{event.detail['state']}: {event.reason}")
-    # The sessions of history are certified too, before the state is LIVE.
-    if event.kind == "parity" and runner.status.state == "LIVE":
+        live_at.extend([event.at] if event.detail["state"] == "LIVE" else [])
+    if event.kind == "parity" and live_at and (event.end or 0) > live_at[0]:
         runner.stop()
 
 

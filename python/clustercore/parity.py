@@ -8,7 +8,7 @@ complete data would have changed (bars that came too late to act on) is listed a
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -139,7 +139,9 @@ class Parity:
         return self.difference is None
 
 
-def replay(store: Store, root: str, epoch: Epoch) -> Replay:
+def replay(
+    store: Store, root: str, epoch: Epoch, between: Callable[[], object] | None = None
+) -> Replay:
     """Fold an epoch's entries again.
 
     Parameters
@@ -150,6 +152,8 @@ def replay(store: Store, root: str, epoch: Epoch) -> Replay:
         Name of the engine.
     epoch : Epoch
         The epoch.
+    between : callable, optional
+        Called every few thousand entries; what it raises ends the replay.
 
     Returns
     -------
@@ -172,6 +176,8 @@ def replay(store: Store, root: str, epoch: Epoch) -> Replay:
             if len(buffered) >= _CHUNK:
                 digest.update("".join(buffered).encode())
                 buffered.clear()
+                if between is not None:
+                    between()
         made.counts[kind] = made.counts.get(kind, 0) + 1
         made.upto_seq = seq
     digest.update("".join(buffered).encode())

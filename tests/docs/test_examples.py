@@ -15,6 +15,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 MOST_LINES = 40
+# Needs a gateway beside it: tests/live/test_example.py.
+LIVE = frozenset({"live_runner"})
 
 
 def run_example(name: str, folder: Path, *arguments: str) -> str:
@@ -86,7 +88,9 @@ SHOWS: dict[str, Callable[[str, Path], None]] = {
 }
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [path for path in EXAMPLES if path.stem not in LIVE], ids=lambda path: path.stem
+)
 def test_example_runs_and_shows_what_it_promises(path: Path, tmp_path: Path) -> None:
     SHOWS[path.stem](run_example(path.name, tmp_path), tmp_path)
 

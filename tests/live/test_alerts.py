@@ -238,7 +238,8 @@ def test_the_text_has_title_price_levels_and_id() -> None:
     text = alert_text(REC)
     title, *body = text.splitlines()
     assert title == "BUY 2 ESZ4 MARKET near 4574.25"
-    assert "Price indicative, valid until 14:07:00 UTC" in body
+    assert "Price indicative" in body
+    assert "Made 2024-12-19T14:02:00Z, valid until 2024-12-19T14:07:00Z" in body
     assert "Stop 4567.75, target 4587.25" in body
     assert "Confidence 56%" in body
     assert body[-1] == f"id {REC.id}"

@@ -19,7 +19,7 @@ from clustercore.instruments import Instrument
 from clustercore.sample import sample, sample_parent
 from clustercore.sessions import load_sessions
 from clustercore.sources import read_bars
-from clustercore.sources.dbn import _symbols
+from clustercore.sources.dbn import symbols_by_date
 
 START = datetime(2024, 1, 2, 15, tzinfo=UTC)
 NO_BARS = "holds no bars and no trades"
@@ -566,7 +566,7 @@ def mapped(mappings: list[tuple[str, str, str, str]], stype_in: str) -> pl.Serie
     }
     ids = np.array([7, 7, 8], dtype=np.uint32)
     times = np.array([0, 86_400 * 10**9, 86_400 * 10**9])
-    return _symbols(decoded, ids, times, "file")[0]
+    return symbols_by_date(decoded, ids, times, "file")[0]
 
 
 def test_an_instrument_number_means_what_its_date_says() -> None:

@@ -106,9 +106,7 @@ def _followed(database: Path, products: Sequence[str]) -> Mapping[str, str]:
     return found
 
 
-def _leads(
-    past: HistoricalPast, sessions: Sessions, products: Sequence[str]
-) -> Mapping[str, str]:
+def _leads(past: HistoricalPast, sessions: Sessions, products: Sequence[str]) -> Mapping[str, str]:
     """Return the month that traded most over the last days of history, by product."""
     end = past.available_end()
     frame = past.bars(end - 3 * _DAY_NS, end)

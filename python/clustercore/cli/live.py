@@ -25,7 +25,7 @@ from clustercore.errors import ConfigError
 
 if TYPE_CHECKING:
     from clustercore.live.key import Key
-    from clustercore.live.runner import LiveRunner
+    from clustercore.live.runner import LiveRunner, SessionSummary
     from clustercore.live.settings import LiveSettings
     from clustercore.parity import Parity
     from clustercore.store import FeedEvent
@@ -99,6 +99,7 @@ def live(
         runner.on_recommendation = console.show
         runner.on_status = console.update
         runner.on_note = lambda event: _say_note(console.say, event)
+        runner.on_session = lambda summary: _say_lines(console.say, _session_lines(summary))
         code = runner.run()
     for found in runner.parities.values():
         output.emit_text(_certificate(found))
@@ -114,6 +115,40 @@ def live(
 def _say_note(say: Any, event: FeedEvent) -> None:  # noqa: ANN401 -- a method of the console
     if event.kind == "parity":
         say(f"parity {event.root}: {event.reason}")
+
+
+def _say_lines(say: Any, lines: list[str]) -> None:  # noqa: ANN401 -- a method of the console
+    for line in lines:
+        say(line)
+
+
+def _session_lines(summary: SessionSummary) -> list[str]:
+    """Return what a session had as lines of at most 80 columns."""
+    from clustercore.live.status import utc_text
+
+    net = sum(trade.net for trade in summary.trades)
+    what = f"{len(summary.clusters)} clusters, {len(summary.trades)} trades, net {net:+,.2f} USD"
+    lines = [f"session to {utc_text(summary.close)}, {summary.root}: {what}"]
+    if summary.clusters:
+        lines.append(f"  {'cluster':<17} {'ratio':>6} {'modal price':>12} {'strength':>8}  became")
+    lines += [
+        f"  {utc_text(c.window_start)[:16]:<17} {c.volume_ratio:>6.2f} "
+        f"{_or_blank(c.modal_price, '12,.2f')} {_or_blank(c.strength, '8.2f')}  {c.reason}"
+        for c in summary.clusters
+    ]
+    if summary.trades:
+        lines.append(f"  {'trade':<17} {'side':>6} {'entry':>12} {'exit':>12}  net USD, why")
+    lines += [
+        f"  {utc_text(t.entry_time)[:16]:<17} {t.direction:>6} {t.entry_price:>12,.2f} "
+        f"{t.exit_price:>12,.2f}  {t.net:+,.2f} {t.exit_reason}"
+        for t in summary.trades
+    ]
+    return lines
+
+
+def _or_blank(value: float | None, form: str) -> str:
+    width = int(form.partition(".")[0].rstrip(","))
+    return " " * width if value is None else format(value, form)
 
 
 def _live_settings(

@@ -28,6 +28,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from clustercore.live.key import read_variable
 from clustercore.live.logs import register_secret
 from clustercore.live.recommend import shown_price
+from clustercore.live.status import utc_text
 from clustercore.store.journal import Alert
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ SOUND: Final = "sound"
 _FIRST_DELAY_S: Final = 5.0
 _LONGEST_DELAY_S: Final = 300.0
 _URGENT_CONFIDENCE: Final = 0.80
+# A sound says that something is so now.
+_SOUND_MEANS_NOW_NS: Final = 600 * 10**9
 _SHORTEST_TOKEN: Final = 8
 _HARMLESS: Final = frozenset({"localhost", "127.0.0.1"})
 _SOUND_S: Final = 10
@@ -182,7 +185,9 @@ def alert_text(recommendation: Recommendation) -> str:
     return "\n".join(
         [
             title,
-            f"Price {rec.price_is}, valid {rec.validity}",
+            # An alert may come late, after a failure or a restart: it says when it was meant.
+            f"Made {utc_text(rec.timestamp)}, valid until {utc_text(rec.valid_until)}",
+            f"Price {rec.price_is}",
             f"Stop {shown_price(rec, rec.stop_loss)}, target {shown_price(rec, rec.profit_target)}",
             f"Confidence {record}",
             rec.reasoning,
@@ -282,7 +287,10 @@ class AlertSender:
         if not look or not self._channels:
             return
         for alert in self._pending():
-            if alert.id not in self._handed and alert.channel in self._channels:
+            if alert.channel == SOUND and now - alert.created > _SOUND_MEANS_NOW_NS:
+                _LOG.info("alert %d is too old to sound", alert.id)
+                self._mark_sent(alert.id, now)
+            elif alert.id not in self._handed and alert.channel in self._channels:
                 self._handed.add(alert.id)
                 self._due.put(alert)
 

@@ -59,6 +59,8 @@ _LOG = logging.getLogger(__name__)
 _Answer = TypeVar("_Answer")
 _NANOS = 10**9
 _POLL_S = 0.05
+# Messages after which the operator is heard in the middle of many; each may cost a commit.
+_HEARD_EVERY = 64
 _FUTURE_NS = 5 * _NANOS
 # The gateway's limit moves on while we connect.
 _REACH_MARGIN_NS = 300 * _NANOS
@@ -105,6 +107,8 @@ class _Session:
     unresolved: set[str] = field(default_factory=set)
     # Whether the bars of all engines come in one stream, in order among each other.
     is_single: bool = True
+    heard: bool = False
+    alarmed: bool = False
     # Schemas are replayed side by side: bars wait until the trades they are made of are there too.
     replays_due: int = 0
     held: list[msg.MarketBar | msg.EndOfInterval] = field(default_factory=list)
@@ -203,6 +207,7 @@ class Feed:
             msg.GatewayError: self._error,
             msg.SlowReader: self._slow_reader,
             msg.Oddity: self._oddity,
+            msg.Unreadable: self._unreadable,
         }
         self._alive = 0
         self._heard_from = 0
@@ -324,42 +329,45 @@ class Feed:
 
     def _consume(self, connection: Connection, session: _Session) -> None:
         opened = heard = self.clock.stamp()
-        any_record = False
-        alarmed = False
         started = False
         while not self.stop.is_set():
             batch = connection.take(_POLL_S)
-            self.waiting = connection.waiting
-            self.depth = max(self.depth, connection.depth)
-            for message in batch:
-                if isinstance(message, msg.Lost):
-                    raise _Ended(message)
-                if not any_record:
-                    any_record = self._connected_once = True
-                    self._heard_from = 0
-                    self._go(CATCHING_UP, "connected")
-                self._message(session, message)
+            self._watch_queue(connection, session)
+            self._take_batch(session, batch)
             if batch:
                 heard = self.clock.stamp()
                 self._committed()
             self._idle()
-            if connection.waiting > self.settings.queue_mark and not alarmed:
-                alarmed = True
-                self._journal(
-                    "alarm",
-                    None,
-                    "records wait faster than they are taken",
-                    None,
-                    None,
-                    {"waiting": connection.waiting},
-                )
-            if connection.started.is_set() and not started:
+            if not started and (session.heard or connection.started.is_set()):
                 started, heard = True, self.clock.stamp()
             if not started:
                 if self.clock.since(opened) > self.settings.connect_s:
                     raise _Ended(msg.Lost(f"no session within {self.settings.connect_s:g} s"))
             elif not batch and self.clock.since(heard) > self.settings.stale_s:
                 raise _Ended(msg.Lost(f"silent for more than {self.settings.stale_s:g} s"))
+
+    def _take_batch(self, session: _Session, batch: Sequence[msg.Message]) -> None:
+        for place, message in enumerate(batch, 1):
+            if isinstance(message, msg.Lost):
+                raise _Ended(message)
+            if not session.heard:
+                session.heard = self._connected_once = True
+                self._heard_from = 0
+                self._go(CATCHING_UP, "connected")
+            self._message(session, message)
+            if place % _HEARD_EVERY == 0:
+                self._idle()
+                if self.stop.is_set():
+                    # What was not taken is replayed at the next start.
+                    return
+
+    def _watch_queue(self, connection: Connection, session: _Session) -> None:
+        self.waiting = connection.waiting
+        self.depth = max(self.depth, connection.depth)
+        if self.waiting > self.settings.queue_mark and not session.alarmed:
+            session.alarmed = True
+            problem = "records wait faster than they are taken"
+            self._journal("alarm", None, problem, None, None, {"waiting": self.waiting})
 
     # Messages.
 
@@ -484,6 +492,9 @@ class Feed:
     def _oddity(self, _session: _Session, message: msg.Oddity) -> None:
         raise _Ended(msg.Lost(f"unexpected: {message.text}"))
 
+    def _unreadable(self, _session: _Session, message: msg.Unreadable) -> None:
+        self._journal("refused", None, f"not a number that can be: {message.text}", None, None, {})
+
     def _map(self, session: _Session, message: msg.Mapping) -> None:
         known = session.symbols.get(message.instrument_id)
         if known == message.symbol:
@@ -505,7 +516,9 @@ class Feed:
             self._bar(session, bar)
 
     def _sign_of_life(self, _session: _Session, message: msg.SignOfLife) -> None:
-        self._grace(message.sent or self._arrival(message))
+        arrival = self._arrival(message)
+        # Not further than our own clock allows: a wrong stamp would close what is to come.
+        self._grace(min(message.sent or arrival, arrival + _FUTURE_NS))
         said = _SPEED.search(message.text)
         if said is None or not isinstance(self.clock, MarketClock):
             return

@@ -28,6 +28,7 @@ __all__ = [
     "ReplayCompleted",
     "SignOfLife",
     "SlowReader",
+    "Unreadable",
 ]
 
 # Codes of the gateway's error records.
@@ -135,6 +136,14 @@ class Oddity(NamedTuple):
     received: int
 
 
+class Unreadable(NamedTuple):
+    """A record of the right kind whose numbers cannot be; sent again it would be the same."""
+
+    text: str
+    sent: int
+    received: int
+
+
 class Lost(NamedTuple):
     """The end of a connection: always the last message."""
 
@@ -155,5 +164,6 @@ Message = (
     | SlowReader
     | GatewayError
     | Oddity
+    | Unreadable
     | Lost
 )

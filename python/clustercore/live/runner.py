@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from clustercore import parity
 from clustercore.config import Config
 from clustercore.errors import ClusterCoreError, ConfigError
-from clustercore.events import Equity, Risk
+from clustercore.events import Cluster, Equity, Risk, Trade
 from clustercore.fold import Fold, epoch_of
 from clustercore.inputs import Carry, Epoch, Operator
 from clustercore.instruments import Instrument, parse_symbol
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from clustercore.parity import Parity
     from clustercore.recommendation import Recommendation
 
-__all__ = ["REHEARSAL_KEY", "LiveRunner"]
+__all__ = ["REHEARSAL_KEY", "LiveRunner", "SessionSummary"]
 
 # For a gateway on this machine; public, and of no use anywhere else.
 REHEARSAL_KEY = Key("db-rehearsal-only-not-a-secret-0", "rehearsal")
@@ -59,6 +59,16 @@ _MB = 1_000_000
 _MOST_WAITING = 5_000
 _SLOW_CHECK_S = 5.0
 _STATUS_S = 0.2
+
+
+@dataclass(frozen=True)
+class SessionSummary:
+    """What a session had, for people: its clusters and the trades that ended in it."""
+
+    root: str
+    close: int
+    clusters: tuple[Cluster, ...]
+    trades: tuple[Trade, ...]
 
 
 @dataclass
@@ -147,6 +157,7 @@ class LiveRunner:
         self.on_recommendation: Callable[[Recommendation], object] | None = None
         self.on_status: Callable[[Status], object] | None = None
         self.on_note: Callable[[FeedEvent], object] | None = None
+        self.on_session: Callable[[SessionSummary], object] | None = None
         self.parities: dict[str, Parity] = {}
         self.commands = CommandQueue(self._wake)
         self.clock: Clock = MarketClock() if self.settings.is_local else SystemClock()
@@ -156,6 +167,7 @@ class LiveRunner:
         self._projections = Projections(self.folder)
         self._notifier = Notifier()
         self._accounts: dict[str, _Account] = {}
+        self._of_session: dict[str, list[Cluster | Trade]] = {}
         self._counts = {"replayed": 0, "recommendations": 0, "differences": 0}
         self._status = Status(state="IDLE", since=0, updated_at=0)
         self._calendar: Calendar | None = None
@@ -436,13 +448,31 @@ class LiveRunner:
         ledger.commit()
         if self._feed is None or self._feed.state not in {LIVE, DEGRADED, CATCHING_UP}:
             return
-        self._finish_session(store, ledger, list(self._feed.strategies.values()), ts)
+        strategies = list(self._feed.strategies.values())
+        self._finish_session(store, ledger, strategies, ts)
+        for strategy in strategies:
+            self._sum_up(strategy, ts)
+
+    def _sum_up(self, strategy: Strategy, close: int) -> None:
+        """Tell what the session that ended had."""
+        row = strategy.calendar.session(close - 1)
+        seen, self._of_session[strategy.root] = self._of_session.get(strategy.root, []), []
+        if row is None or self.on_session is None:
+            return
+        begin = strategy.calendar.opens[row]
+        clusters = [e for e in seen if isinstance(e, Cluster) and e.decision_time > begin]
+        trades = [e for e in seen if isinstance(e, Trade) and e.exit_time > begin]
+        self.on_session(SessionSummary(strategy.root, close, tuple(clusters), tuple(trades)))
 
     def _finish_session(
         self, store: Store, ledger: Ledger, strategies: Sequence[Strategy], ts: int
     ) -> None:
-        for strategy in strategies:
-            self._certify(store, ledger, strategy, ts)
+        try:
+            for strategy in strategies:
+                self._certify(store, ledger, strategy, ts)
+        except _StopAskedError:
+            # The next start finds the certificate missing, and makes it.
+            return
         try:
             path = store.snapshot()
         except StoreError as error:
@@ -451,11 +481,18 @@ class LiveRunner:
             ledger.journal("snapshot", None, "a copy for readers", None, ts, {"path": str(path)})
         ledger.commit()
 
+    def _between(self) -> None:
+        """Let a long replay be watched, and ended by whoever wants to stop."""
+        self._notifier.beat()
+        if self._stop_asked:
+            raise _StopAskedError
+
     def _certify(self, store: Store, ledger: Ledger, strategy: Strategy, ts: int) -> None:
         epoch = strategy.fold.epoch
         if epoch is None:
             return
-        found = parity.certify(store, parity.replay(store, strategy.root, epoch))
+        again = parity.replay(store, strategy.root, epoch, self._between)
+        found = parity.certify(store, again)
         self.parities[strategy.root] = found
         state = strategy.fold.engine.account_state()
         store.save_certificate(parity.certificate_of(found, self.clock.now(), state))
@@ -492,6 +529,9 @@ class LiveRunner:
 
     def _see_events(self, root: str, item: Input | None, events: Sequence[Event]) -> None:
         account = self._accounts[root]
+        self._of_session.setdefault(root, []).extend(
+            event for event in events if isinstance(event, Cluster | Trade)
+        )
         if isinstance(item, Carry):
             account.take_over(item)
         for event in events:
@@ -583,6 +623,10 @@ def _unfinished(store: Store, strategies: Sequence[Strategy]) -> int | None:
     made = f"kind = 'snapshot' AND \"end\" = make_timestamp_ns({end})"
     there = store.count(f"SELECT count(*) FROM feed_events WHERE {made}")  # noqa: S608 -- a number
     return None if there else end
+
+
+class _StopAskedError(Exception):
+    """The process was asked to stop in the middle of something long."""
 
 
 _CLEARED = frozenset({"reset", "resumed"})

@@ -77,7 +77,9 @@ class Calendar:
         return row >= 0 and ts < self._halts[row][1]
 
     def trading_ns(self, start: int, end: int) -> int:
-        """Return how much time inside sessions lies between two instants."""
+        """Return how much time inside sessions lies between two instants, none when reversed."""
+        if end <= start:
+            return 0
         row = max(0, bisect.bisect_right(self.closes, start))
         total = 0
         while row < len(self.opens) and self.opens[row] < end:
@@ -160,7 +162,13 @@ class Strategy:
         self._known: dict[tuple[str, int], _Values] = {}
         self._months: dict[int, list[tuple[int, int, int, int, int, int, str]]] = {}
         self._prints: list[Print] = []
-        self.uses_prints = config.profile.source == "trades"
+
+    @property
+    def uses_prints(self) -> bool:
+        """Whether profiles are made of trades, in the epoch under way or the one to come."""
+        epoch = self.fold.epoch
+        settings = self.config.to_dict() if epoch is None else epoch.settings
+        return "trades" in {settings["profile"]["source"], self.config.profile.source}
 
     # What the log says.
 

@@ -260,6 +260,9 @@ def _decode(received: int, record: Any) -> msg.Message:  # noqa: ANN401 -- one o
 def _bar(record: Any, sent: int, received: int) -> msg.Message:  # noqa: ANN401
     if int(record.rtype) != _OHLCV_1M:
         return msg.Oddity(f"bars of another length (rtype {int(record.rtype)})", sent, received)
+    if (record.ts_event | record.volume) >> _SIGNED_BITS:
+        text = f"a bar of {record.ts_event} with volume {record.volume}"
+        return msg.Unreadable(text, sent, received)
     return msg.MarketBar(
         record.instrument_id,
         record.ts_event,
@@ -274,6 +277,9 @@ def _bar(record: Any, sent: int, received: int) -> msg.Message:  # noqa: ANN401
 
 
 def _trade(record: Any, sent: int, received: int) -> msg.Message:  # noqa: ANN401
+    if (record.ts_event | record.ts_recv) >> _SIGNED_BITS:
+        text = f"a trade of {record.ts_event}, received {record.ts_recv}"
+        return msg.Unreadable(text, sent, received)
     return msg.MarketTrade(
         record.instrument_id,
         record.ts_recv,
@@ -298,6 +304,8 @@ def _error(record: Any, sent: int, received: int) -> msg.Message:  # noqa: ANN40
 def _system(record: Any, sent: int, received: int) -> msg.Message:  # noqa: ANN401
     code = int(record.code)
     text = str(record.msg)
+    if code == _END_OF_INTERVAL and record.ts_event >> _SIGNED_BITS:
+        return msg.Unreadable(f"an interval's end at {record.ts_event}", sent, received)
     if code == _END_OF_INTERVAL:
         return msg.EndOfInterval(record.ts_event, sent, received)
     make = _SYSTEM.get(code)
@@ -305,6 +313,8 @@ def _system(record: Any, sent: int, received: int) -> msg.Message:  # noqa: ANN4
 
 
 _OHLCV_1M = 33
+# The wire has unsigned times and volumes; none that is real needs the last bit.
+_SIGNED_BITS = 63
 _END_OF_INTERVAL = 4
 _SYSTEM: dict[int, Callable[[str, int, int], msg.Message]] = {
     1: msg.Acknowledged,
