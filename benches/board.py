@@ -51,6 +51,7 @@ LIBRARIES = (
     "wickra",
     "databento",
     "databento-dbn",
+    "duckdb",
     "zstandard",
 )
 

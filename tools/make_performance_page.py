@@ -19,10 +19,11 @@ sys.path.insert(0, str(ROOT))
 from benches.board import OURS, Board, Row, figure, ratio_of, read_board, verdict_of  # noqa: E402
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 REASONS = ROOT / "benches" / "reasons.toml"
 LIMIT_WORK = "reading the six columns once"
+LIVE = "live: "
 
 
 def page(setting: Mapping[str, Any], board: Board, texts: Mapping[str, Any]) -> str:
@@ -43,7 +44,13 @@ def page(setting: Mapping[str, Any], board: Board, texts: Mapping[str, Any]) -> 
         "",
         *_setting_lines(setting),
         "",
-        *_table_lines(board),
+        *_table_lines(board, [work for work in board.works if not work.startswith(LIVE)]),
+        "",
+        "## The live path",
+        "",
+        texts["live"].strip(),
+        "",
+        *_table_lines(board, [work for work in board.works if work.startswith(LIVE)]),
         "",
         "## Targets that are missed",
         "",
@@ -77,17 +84,20 @@ def _setting_lines(setting: Mapping[str, Any]) -> Iterator[str]:
     yield f"- Command: `{setting['command']}`"
 
 
-def _table_lines(board: Board) -> Iterator[str]:
+def _table_lines(board: Board, works: Sequence[str]) -> Iterator[str]:
+    if not works:
+        yield "Not measured in this run."
+        return
     yield "| work | who | figure | clustercore is | answers | target | what was counted |"
     yield "|---|---|---:|---:|---|---|---|"
-    for work in board.works:
+    for work in works:
         rows = board.of(work)
         for place, row in enumerate(rows):
             times = ""
             if rows[0].who == OURS and place and row.unit == rows[0].unit:
                 times = f"{figure(ratio_of(rows[0], row))} times"
             cells = (
-                work if place == 0 else "",
+                work.removeprefix(LIVE) if place == 0 else "",
                 f"**{row.who}**" if row.who == OURS else row.who,
                 f"{figure(row.value)} {row.unit}",
                 times,
@@ -107,7 +117,7 @@ def _missed_lines(board: Board, reasons: Mapping[str, str]) -> Iterator[str]:
         if reason is None:
             raise ValueError(f"benches/reasons.toml does not say why {row.work!r} is missed")
         found = f"{figure(row.value)} {row.unit}, {verdict_of(row)}"
-        yield f"- **{row.work}**: {found}. {reason.strip()}"
+        yield f"- **{row.work.removeprefix(LIVE)}**: {found}. {reason.strip()}"
 
 
 def _limit_lines(board: Board) -> Iterator[str]:

@@ -88,6 +88,7 @@ class Fold:
         self.epoch: Epoch | None = None
         self._log = log
         self._engine: Engine | None = None
+        self._warming_up = False
 
     @property
     def engine(self) -> Engine:
@@ -119,7 +120,9 @@ class Fold:
             case Bar():
                 return self._step(item) if item.consumed else _NONE
             case Closed(ts):
-                return tuple(self.engine.advance(ts))
+                events = tuple(self.engine.advance(ts))
+                # Until the account is taken over, the engine has one that is nobody's.
+                return _NONE if self._warming_up else events
             case Print(_, ts, price, size):
                 self.engine.trade(ts, price, size)
                 return _NONE
@@ -129,11 +132,13 @@ class Fold:
                 self._begin(item)
                 return _NONE
             case WarmUp(first_seq, last_seq):
+                self._warming_up = True
                 for bar in self._log.bars(self.root, first_seq, last_seq):
                     self._warm_up(bar)
                 return _NONE
             case Carry(state):
                 self.engine.take_over(state)
+                self._warming_up = False
                 return _NONE
             case ContractChange():
                 return _NONE
@@ -181,3 +186,4 @@ class Fold:
                 expected=epoch.config_id,
             )
         self._engine, self.epoch = engine, epoch
+        self._warming_up = False

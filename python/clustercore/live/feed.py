@@ -219,6 +219,7 @@ class Feed:
         self._replay_all = False
         self._history_failures = 0
         self._unmapped: set[int] = set()
+        self._traded_by: dict[str, Strategy | None] = {}
 
     # The life of the feed.
 
@@ -331,6 +332,8 @@ class Feed:
         opened = heard = self.clock.stamp()
         started = False
         while not self.stop.is_set():
+            # A replay waits for us: nothing in it is urgent. The present must not.
+            connection.is_paced = not self._at_present
             batch = connection.take(_POLL_S)
             self._watch_queue(connection, session)
             self._take_batch(session, batch)
@@ -662,11 +665,8 @@ class Feed:
             if origin == "backfill" and s.newest is not None
         }
         columns = frame.select("ts_event", "open", "high", "low", "close", "volume", "symbol")
-        of: dict[str, Strategy | None] = {}
         for row, (ts, opened, high, low, close, volume, symbol) in enumerate(columns.iter_rows()):
-            if symbol not in of:
-                of[symbol] = self._strategy_of(symbol)
-            strategy = of[symbol]
+            strategy = self._strategy_of(symbol)
             if strategy is None or strategy.root in known:
                 continue
             self._end_session_before(ts)
@@ -843,6 +843,11 @@ class Feed:
         return wanted
 
     def _strategy_of(self, symbol: str) -> Strategy | None:
+        if symbol not in self._traded_by:
+            self._traded_by[symbol] = self._find_strategy(symbol)
+        return self._traded_by[symbol]
+
+    def _find_strategy(self, symbol: str) -> Strategy | None:
         for strategy in self.strategies.values():
             if strategy.symbol == symbol:
                 return strategy

@@ -96,6 +96,9 @@ class Connection:
         self.started = threading.Event()
         self.session_start: int | None = None
         self.depth = 0
+        self.is_paced = False
+        """Whether reading stops while many records wait, as in a replay that nobody hurries."""
+        self._is_paused = False
         self._loop = _Loop()
         self._threads = (
             threading.Thread(target=self._run_loop, name="clustercore-loop", daemon=True),
@@ -118,6 +121,9 @@ class Connection:
         ended = self._end
         records = self._records
         self.depth = max(self.depth, len(records))
+        if self._is_paused and len(records) <= most:
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._resume_reading)
         taken = [_decode(*records.popleft()) for _ in range(min(len(records), most))]
         if ended is not None and not records:
             taken.append(ended)
@@ -155,6 +161,8 @@ class Connection:
             if self._overflow:
                 return
             self._records.append((time.monotonic_ns(), record))
+            if self.is_paced and len(self._records) > self._settings.queue_mark:
+                self._pause_reading()
             if len(self._records) > self._settings.queue_limit:
                 self._overflow = True
                 self._cancel()
@@ -162,6 +170,18 @@ class Connection:
         except BaseException as error:  # noqa: BLE001 -- it must not reach the client
             self._fault = error
             self._cancel()
+
+    def _pause_reading(self) -> None:
+        if not self._is_paused:
+            self._is_paused = True
+            for transport in self._loop.transports:
+                transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        self._is_paused = False
+        for transport in self._loop.transports:
+            if not transport.is_closing():
+                transport.resume_reading()
 
     def _failed(self, error: Exception) -> None:
         self._fault = error
@@ -260,7 +280,7 @@ def _decode(received: int, record: Any) -> msg.Message:  # noqa: ANN401 -- one o
 def _bar(record: Any, sent: int, received: int) -> msg.Message:  # noqa: ANN401
     if int(record.rtype) != _OHLCV_1M:
         return msg.Oddity(f"bars of another length (rtype {int(record.rtype)})", sent, received)
-    if (record.ts_event | record.volume) >> _SIGNED_BITS:
+    if (record.ts_event | record.volume) >> _REAL_BITS:
         text = f"a bar of {record.ts_event} with volume {record.volume}"
         return msg.Unreadable(text, sent, received)
     return msg.MarketBar(
@@ -277,7 +297,7 @@ def _bar(record: Any, sent: int, received: int) -> msg.Message:  # noqa: ANN401
 
 
 def _trade(record: Any, sent: int, received: int) -> msg.Message:  # noqa: ANN401
-    if (record.ts_event | record.ts_recv) >> _SIGNED_BITS:
+    if (record.ts_event | record.ts_recv) >> _REAL_BITS:
         text = f"a trade of {record.ts_event}, received {record.ts_recv}"
         return msg.Unreadable(text, sent, received)
     return msg.MarketTrade(
@@ -304,7 +324,7 @@ def _error(record: Any, sent: int, received: int) -> msg.Message:  # noqa: ANN40
 def _system(record: Any, sent: int, received: int) -> msg.Message:  # noqa: ANN401
     code = int(record.code)
     text = str(record.msg)
-    if code == _END_OF_INTERVAL and record.ts_event >> _SIGNED_BITS:
+    if code == _END_OF_INTERVAL and record.ts_event >> _REAL_BITS:
         return msg.Unreadable(f"an interval's end at {record.ts_event}", sent, received)
     if code == _END_OF_INTERVAL:
         return msg.EndOfInterval(record.ts_event, sent, received)
@@ -313,8 +333,8 @@ def _system(record: Any, sent: int, received: int) -> msg.Message:  # noqa: ANN4
 
 
 _OHLCV_1M = 33
-# The wire has unsigned times and volumes; none that is real needs the last bit.
-_SIGNED_BITS = 63
+# The wire has unsigned times and volumes of 64 bits; nothing before the year 2116 needs the last.
+_REAL_BITS = 62
 _END_OF_INTERVAL = 4
 _SYSTEM: dict[int, Callable[[str, int, int], msg.Message]] = {
     1: msg.Acknowledged,
