@@ -36,6 +36,16 @@ def market() -> GatewayData:
     return GatewayData.from_bars(bars, pl.concat(parts).sort("ts_recv"), simulated=True)
 
 
+def assert_trades_make_bars(database: Path) -> pl.DataFrame:
+    """Assert that every contract of a consumed bar was a trade before it; return the bars."""
+    with Store.open(database, create=False, read_only=True) as store:
+        inputs = store.inputs("ES")
+    consumed = inputs.filter((pl.col("kind") == "bar") & pl.col("consumed"))
+    prints = inputs.filter(pl.col("kind") == "print")
+    assert prints["volume"].sum() == consumed["volume"].sum()
+    return consumed
+
+
 def test_each_bar_finds_its_trades_and_an_outage_changes_nothing(
     market: GatewayData, tmp_path: Path
 ) -> None:
@@ -47,12 +57,7 @@ def test_each_bar_finds_its_trades_and_an_outage_changes_nothing(
     assert clusters.height > 10
     assert clusters["reason"].is_in(["no_profile"]).sum() == 0
     assert clusters["modal_price"].null_count() < clusters.height
-    with Store.open(whole.database, create=False, read_only=True) as store:
-        inputs = store.inputs("ES")
-    consumed = inputs.filter((pl.col("kind") == "bar") & pl.col("consumed"))
-    prints = inputs.filter(pl.col("kind") == "print")
-    # Every contract of a consumed bar was a trade that came before it.
-    assert prints["volume"].sum() == consumed["volume"].sum()
+    consumed = assert_trades_make_bars(whole.database)
     assert_parity(whole.database)
 
     # The second in the middle of a minute: half of its trades are here already, and come again.
@@ -60,6 +65,7 @@ def test_each_bar_finds_its_trades_and_an_outage_changes_nothing(
     faults = (Fault("fin", after_bars=100, outage_s=4), Fault("rst", at=middle, outage_s=400))
     cut = live(market, tmp_path / "cut", config=TRADES, settings=settings, faults=faults)
     assert cut.kinds().count("resumed") >= 2
+    assert_trades_make_bars(cut.database)
     assert_parity(cut.database)
     for name in FRAMES:
         assert derived(cut.database, name).equals(derived(whole.database, name)), name
