@@ -16,7 +16,8 @@ import polars as pl
 
 import clustercore as cc
 from clustercore import parity
-from clustercore.gateway import Fault, Gateway, GatewayData
+from clustercore.gateway import Fault, Gateway, GatewayData, write_dbn
+from clustercore.gateway.session import Connection
 from clustercore.live.runner import LiveRunner
 from clustercore.live.settings import LiveSettings
 from clustercore.recommendation import Recommendation
@@ -26,6 +27,29 @@ from clustercore.store import FeedEvent, Store
 QUICK = cc.Config.preset("default").override(
     {"baseline.mode": "previous_session", "cluster.threshold": 1.6}
 )
+
+# A decision every few minutes, so that whatever goes wrong meets some.
+ACTIVE = QUICK.override(
+    {
+        "baseline.mode": "rolling",
+        "baseline.bars": 10,
+        "cluster.minutes": 3,
+        "cluster.threshold": 0.3,
+        "cluster.suppress_overlap": False,
+        "profile.end_minute": 3,
+        "rank.top_n": 10,
+        "retest.enabled": False,
+        "signal.min_strength": 0.0,
+        "signal.long_threshold": 0.49,
+        "signal.short_threshold": 0.51,
+        "exit.max_hold_minutes": 5,
+        "size.max_contracts": 1,
+        "volatility.min_minutes": 10,
+        "risk.max_open_contracts": 30,
+    }
+)
+FRAMES = ("clusters", "signals", "orders", "trades", "equity")
+HOUR_NS = 3600 * 10**9
 
 
 @dataclass
@@ -37,6 +61,7 @@ class Run:
     recommendations: list[Recommendation] = field(default_factory=list)
     notes: list[FeedEvent] = field(default_factory=list)
     sockets_open: int = 0
+    connections: list[Connection] = field(default_factory=list)
     status: Any = None
     runner: Any = None
 
@@ -75,8 +100,9 @@ def live(
         def note(event: FeedEvent) -> None:
             run.notes.append(event)
             # Noted before the next attempt, so whatever that connection brought has been taken.
-            over = event.kind == "lost" and any(
-                connection.ended == "end of data" for connection in served.connections
+            over = (
+                event.reason == "the gateway closed the connection"
+                and served.connections[-1].ended == "end of data"
             )
             if over or (stop_when is not None and stop_when(runner, event)):
                 runner.stop()
@@ -88,8 +114,10 @@ def live(
             run.code = runner.run()
         finally:
             limit.cancel()
+            limit.join()
         run.status = runner.status
         run.sockets_open = served.sessions_open
+        run.connections = served.connections
     return run
 
 
@@ -115,3 +143,40 @@ def derived(database: Path, name: str, root: str = "ES") -> pl.DataFrame:
     """Return a derived frame without the seq that caused each row."""
     with Store.open(database, create=False, read_only=True) as store:
         return store.derived(name, root).drop("seq")
+
+
+def part(data: GatewayData, first_hour: float, last_hour: float) -> GatewayData:
+    """Return the data between two hours, counted from its first instant."""
+    begin = data.span[0] + round(first_hour * HOUR_NS)
+    end = data.span[0] + round(last_hour * HOUR_NS)
+    inside = pl.col("ts_event").is_between(begin, end, closed="left")
+    return GatewayData(data.frame.filter(inside), data.trades, data.source, data.simulated)
+
+
+def front(data: GatewayData, folder: Path) -> pl.DataFrame:
+    """Return what a backtest reads from a file of the same data, as ``consumed`` returns it."""
+    path = folder / "market.dbn.zst"
+    write_dbn(path, data)
+    frame = cc.read_bars(path).frame
+    columns = ("ts_event", "open", "high", "low", "close", "volume", "symbol", "context")
+    return frame.select(columns)
+
+
+_KEY = ("ts_event", "symbol")
+_BAR = (*_KEY, "open", "high", "low", "close", "volume")
+
+
+def stored(database: Path, root: str = "ES") -> pl.DataFrame:
+    """Return the bars of every month as they were stored, once each, false ones aside."""
+    with Store.open(database, create=False, read_only=True) as store:
+        rows = store.inputs(root).filter(pl.col("kind") == "bar")
+    own = ~pl.col("context") & ~pl.col("reason").is_in(["conflict", "future"])
+    bars = rows.filter(own).select(pl.col("ts").to_physical().alias("ts_event"), *_BAR[1:])
+    assert not bars.select(_KEY).is_duplicated().any()
+    return bars.sort(_KEY)
+
+
+def months(data: GatewayData, root: str = "ES") -> pl.DataFrame:
+    """Return the bars of every month of a root, as ``stored`` returns them."""
+    own = pl.col("symbol").str.starts_with(root) & ~pl.col("symbol").str.contains("-")
+    return data.frame.filter(own).select(_BAR).sort(_KEY)

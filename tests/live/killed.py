@@ -24,6 +24,7 @@ import polars as pl
 
 import clustercore as cc
 from clustercore.gateway import GatewayData, sample_parent_data
+from clustercore.inputs import Epoch
 from clustercore.live import alerts, projections
 from clustercore.live.alerts import Channel
 from clustercore.live.runner import LiveRunner
@@ -31,7 +32,8 @@ from clustercore.live.settings import LiveSettings
 from clustercore.sessions import load_sessions
 from clustercore.store import FeedEvent, Store
 
-# Where a life can end. `told` is a transaction with a recommendation in it.
+# Where a life can end. `told` is a transaction with a recommendation in it; `epoch`, which comes
+# where the configuration was changed only, one that begins another epoch.
 BOUNDARIES = (
     "commit before",
     "commit inside",
@@ -145,7 +147,8 @@ def prepare(death: Death, folder: Path) -> None:
     _watch_lines(death)
     _watch_renames(death)
 
-    def deliver(_: Channel, text: str) -> str:
+    def deliver(channel: Channel, text: str) -> str:
+        del channel
         death.at("deliver before")
         with (folder / DELIVERED).open("a", encoding="utf-8") as file:
             file.write(f"{text.splitlines()[-1]}\n")
@@ -157,24 +160,29 @@ def prepare(death: Death, folder: Path) -> None:
 
 def _watch_commits(death: Death) -> None:
     commit, insert = Store.commit, Store._insert
-    tells = False
+    tells = begins = False
 
     def committed(store: Store, entries: Any, **rest: Any) -> None:
-        nonlocal tells
+        nonlocal tells, begins
         tells = bool(rest.get("recommendations"))
+        begins = any(isinstance(e.item, Epoch) and e.item.number > 1 for e in entries)
         if not entries:
             commit(store, entries, **rest)
             return
-        for name in ("told", "commit") if tells else ("commit",):
+        kinds = {"told": tells, "epoch": begins, "commit": True}
+        names = [name for name, holds in kinds.items() if holds]
+        for name in names:
             death.at(f"{name} before")
         commit(store, entries, **rest)
-        for name in ("told", "commit") if tells else ("commit",):
+        for name in names:
             death.at(f"{name} after")
 
     def inserted(store: Store, name: str, rows: Any) -> None:
         insert(store, name, rows)
         if name == "inputs" and rows:
             death.at("commit inside")
+            if begins:
+                death.at("epoch inside")
         elif name == "outbox" and tells:
             death.at("told inside")
 
@@ -225,13 +233,14 @@ def live_once(order: dict[str, Any]) -> int:
             gateway=f"127.0.0.1:{order['port']}",
             historical=order.get("historical", "none"),
             late=order["late"],
+            backfill_days=order.get("backfill_days", 0),
         ),
         channels=CHANNELS,
     )
 
     def note(event: FeedEvent) -> None:
-        # Nothing but the end of the data closes a connection here.
-        if event.kind == "lost":
+        # Nothing but the end of the data closes a connection like this here.
+        if event.kind == "lost" and event.reason == "the gateway closed the connection":
             runner.stop()
 
     runner.on_note = note

@@ -476,6 +476,7 @@ class Feed:
         self._at_present = self._at_present or fresh
         if fresh:
             self._caught_up("an interval closed with nothing missing")
+        self._end_session_before(end - self._interval_ns)
         self._close(end, "eoi")
 
     def _replay_completed(self, session: _Session, message: msg.ReplayCompleted) -> None:
@@ -718,6 +719,7 @@ class Feed:
         known = max(self._heard_from, self._bars_until)
         if not self.calendar.halted(until - 1) and until > known:
             self._trouble("quiet", "neither bars nor an interval's end past the minute")
+        self._end_session_before(until - self._interval_ns)
         self._close(until, "grace")
 
     def _close(self, ts: int, by: str) -> None:
@@ -728,11 +730,12 @@ class Feed:
         if row is not None and self.calendar.closes[row] == ts and ts > self._over:
             self._over = ts
             self._committed()
-            if self.on_session_end is not None and not self._reads_history:
+            known = any(s.last_bar is not None for s in self.strategies.values())
+            if self.on_session_end is not None and known and not self._reads_history:
                 self.on_session_end(ts)
 
     def _end_session_before(self, ts: int) -> None:
-        """End the session that is over when a bar of a later one comes."""
+        """End the session that is over when the first word of a later one comes."""
         close = self.calendar.last_close(ts)
         if close is not None and close > self._over and self._over:
             self._close(close, "session")
@@ -804,7 +807,8 @@ class Feed:
         self._over = self.complete_until
         if isinstance(self.clock, MarketClock) and self.complete_until:
             self.clock.observe(self.complete_until, self.clock.stamp())
-        self._was_live = self.complete_until > 0
+        # A backfill that was cut off was never live, and what follows it is history too.
+        self._was_live = any(strategy.was_live for strategy in self.strategies.values())
 
     def _nothing_known(self) -> bool:
         return all(strategy.newest is None for strategy in self.strategies.values())

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bisect
 import logging
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
@@ -39,7 +40,8 @@ if TYPE_CHECKING:
 __all__ = ["Calendar", "Strategy", "Tally"]
 
 _LOG = logging.getLogger(__name__)
-_SESSIONS_REMEMBERED = 10
+_SESSIONS_REMEMBERED = 4
+_HOURS_OF_A_SESSION = 20.0
 _DAY_NS = 86_400 * 10**9
 
 
@@ -152,6 +154,7 @@ class Strategy:
         self.closed_until = 0
         self.last_bar: Bar | None = None
         self.newest: int | None = None
+        self.was_live = False
         self.session_volume = 0
         self.pending_epoch: Callable[[], Sequence[Input]] | None = None
         self.on_epoch: Callable[[Epoch], None] | None = None
@@ -344,6 +347,7 @@ class Strategy:
         if session is not None:
             self._by_session[session] = self._by_session.get(session, 0) + bar.volume
         self.last_bar = bar
+        self.was_live = self.was_live or bar.origin == "live"
 
     def _new_session(self, session: int, arrival: int, origin: str) -> None:
         """Go over into a session: the old one's end, perhaps an epoch, the month in front."""
@@ -404,7 +408,8 @@ class Strategy:
         return frame.with_columns(pl.col("ts_event").cast(pl.Datetime("ns", "UTC")))
 
     def _forget(self, session: int) -> None:
-        kept = session - _SESSIONS_REMEMBERED
+        looked_back = math.ceil(self.config.roll.lookback_hours / _HOURS_OF_A_SESSION)
+        kept = session - _SESSIONS_REMEMBERED - looked_back
         if kept < 0:
             return
         self._months = {row: bars for row, bars in self._months.items() if row >= kept}

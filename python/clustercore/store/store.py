@@ -33,7 +33,8 @@ __all__ = ["Store"]
 
 # Rows of one statement up to which parameters are quicker than a frame.
 _FEW: Final = 8
-_CHUNK: Final = 65_536
+# Rows that become objects at a time: what a replay needs does not grow with the log.
+_CHUNK: Final = 8_192
 _RECOMMENDATION: Final = attrgetter(*TABLES["recommendations"].names)
 
 

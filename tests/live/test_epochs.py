@@ -1,0 +1,304 @@
+"""Another configuration, another engine, a changed row: what an epoch carries over and refuses."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import polars as pl
+import pytest
+
+import clustercore as cc
+from clustercore import parity
+from clustercore.engine import ENGINE_VERSION
+from clustercore.gateway import GatewayData, sample_parent_data
+from clustercore.inputs import Bar, Carry, Closed, Epoch, Input, WarmUp
+from clustercore.live.strategy import Calendar
+from clustercore.sessions import load_sessions
+from clustercore.store import DERIVED, Store
+from tests.live.harness import Run, assert_parity, derived, live
+from tests.live.killed import CONFIG
+
+SYMBOL = "ESZ4"
+MINUTE_NS = 60 * 10**9
+BEFORE = CONFIG.override({"risk.max_consecutive_losses": None, "risk.daily_loss_pct": None})
+# Other clusters, other exits and other costs: nothing of it may reach the session under way.
+AFTER = BEFORE.override(
+    {"cluster.threshold": 1.1, "exit.max_hold_minutes": 6, "costs.slippage_ticks": 2.0}
+)
+OLD_VERSION = "0"
+CALENDAR = Calendar(load_sessions())
+
+
+def three_sessions(*, thin: bool) -> tuple[GatewayData, list[int]]:
+    """Return some hours of three sessions, and the sessions' rows.
+
+    The last hour of the second is there, or, where it is thin, only half of it: a position that
+    is open then finds no bar to be closed in before the session is over.
+    """
+    frame = sample_parent_data(sessions=3).frame.filter(symbol=SYMBOL)
+    times = pl.from_epoch(frame["ts_event"], "ns").dt.replace_time_zone("UTC")
+    placed = frame.with_columns(session=load_sessions().locate(times))
+    rows = placed["session"].unique().sort().to_list()
+    first, second, third = rows
+    opens, closes = CALENDAR.opens, CALENDAR.closes
+    end = closes[second] - (30 * MINUTE_NS if thin else 0)
+    ts = pl.col("ts_event")
+    kept = placed.filter(
+        ((pl.col("session") == first) & (ts >= closes[first] - 120 * MINUTE_NS))
+        | ((pl.col("session") == second) & (ts < opens[second] + 120 * MINUTE_NS))
+        | ((pl.col("session") == second) & (ts >= closes[second] - 120 * MINUTE_NS) & (ts < end))
+        | ((pl.col("session") == third) & (ts < opens[third] + 120 * MINUTE_NS))
+    )
+    return GatewayData.from_bars(kept.drop("session"), simulated=True), rows
+
+
+def run_until(
+    data: GatewayData, folder: Path, instant: int, config: cc.Config, **given: Any
+) -> Run:
+    """Live until an instant of the market."""
+    return live(data.before(instant), folder, config=config, symbols=[SYMBOL], **given)
+
+
+def run_on(data: GatewayData, folder: Path, instant: int, config: cc.Config, **given: Any) -> Run:
+    """Live on from an instant to the end of the market."""
+    return live(data, folder, config=config, symbols=[SYMBOL], start=instant, **given)
+
+
+def entries_of(database: Path, epoch: int) -> list[Input]:
+    with Store.open(database, create=False, read_only=True) as store:
+        return [item for _, item in store.entries("ES", epoch)]
+
+
+@pytest.fixture(scope="module")
+def changed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, list[int]]:
+    """Return a run whose configuration was changed in the middle of the second session."""
+    data, rows = three_sessions(thin=True)
+    folder = tmp_path_factory.mktemp("changed")
+    middle = CALENDAR.opens[rows[1]] + 60 * MINUTE_NS
+    held = BEFORE.override({"exit.max_hold_minutes": 120, "stop.k": 6.0})
+    first = run_until(data, folder, middle, held)
+    assert first.code == 0
+    second = run_on(data, folder, middle, AFTER)
+    assert second.code == 0
+    return second, rows
+
+
+def test_the_old_configuration_goes_on_until_its_session_ends(
+    changed: tuple[Run, list[int]],
+) -> None:
+    run, rows = changed
+    one, two = entries_of(run.database, 1), entries_of(run.database, 2)
+    last = max(item.ts_event for item in one if isinstance(item, Bar))
+    assert CALENDAR.session(last) == rows[1]
+    assert last > CALENDAR.closes[rows[1]] - 60 * MINUTE_NS
+    bars = [item for item in two if isinstance(item, Bar)]
+    assert {CALENDAR.session(bar.ts_event) for bar in bars} == {rows[2]}
+    epochs = [item for item in (*one, *two) if isinstance(item, Epoch)]
+    assert [epoch.number for epoch in epochs] == [1, 2]
+    ids = derived(run.database, "clusters").group_by("config_id", maintain_order=True).len()
+    assert ids["config_id"].to_list() == [epoch.config_id for epoch in epochs]
+
+
+def test_an_epoch_warms_up_and_takes_the_account_over_before_its_first_bar(
+    changed: tuple[Run, list[int]],
+) -> None:
+    run, rows = changed
+    epoch, warm_up, closed, carry, *rest = entries_of(run.database, 2)
+    assert isinstance(epoch, Epoch)
+    assert isinstance(warm_up, WarmUp)
+    assert closed == Closed(CALENDAR.closes[rows[1]], "session")
+    assert isinstance(carry, Carry)
+    assert isinstance(rest[0], Bar)
+    with Store.open(run.database, create=False, read_only=True) as store:
+        first = store.epochs("ES")[0][1]
+        left = parity.replay(store, "ES", first).fold.engine.account_state()
+        warmed = list(parity.StoredLog(store).bars("ES", *_span(warm_up)))
+        known = store.inputs("ES", 1).filter(kind="bar", consumed=True).height
+    assert carry.state == left
+    assert len(warmed) == known
+    state = json.loads(carry.state)
+    trades = derived(run.database, "trades").filter(pl.col("config_id") == first.config_id)
+    assert len(state["past"]) == trades.height > 0
+    # An account that is not yet taken over leaves no mark.
+    with Store.open(run.database, create=False, read_only=True) as store:
+        caused = [seq for name in DERIVED for seq in store.derived(name, "ES", 2)["seq"].to_list()]
+        bars = store.inputs("ES", 2).filter(kind="bar")["seq"].to_list()
+    assert min(caused) >= bars[0]
+    # The balance rests on those trades, and the open position is closed by the next epoch.
+    assert state["account"]["balance"] != 50_000.0
+    assert state["positions"]
+
+
+def _span(warm_up: WarmUp) -> tuple[int, int]:
+    return warm_up.first_seq, warm_up.last_seq
+
+
+def test_a_position_that_was_carried_is_closed_once_and_told_once(
+    changed: tuple[Run, list[int]],
+) -> None:
+    run, rows = changed
+    with Store.open(run.database, create=False, read_only=True) as store:
+        told = {made.id: made.epoch for made in store.recommendations()}
+        one = store.derived("trades", "ES", 1)["trade_id"].to_list()
+        two = store.derived("trades", "ES", 2)
+    assert not set(one) & set(two["trade_id"].to_list())
+    over = two.filter(pl.col("entry_time").to_physical() < CALENDAR.closes[rows[1]])
+    assert over.height >= 1
+    assert set(over["exit_reason"].to_list()) == {"session_end_late"}
+    assert over.height < two.height
+    assert {told[trade] for trade in over["trade_id"].to_list()} == {1}
+    assert set(told.values()) == {1, 2}
+
+
+def test_what_is_told_under_the_old_configuration_has_its_costs(
+    changed: tuple[Run, list[int]],
+) -> None:
+    run, _ = changed
+    commission = cc.Instrument.builtin("ES").commission
+    costs = {1: 2 * (commission + 0.75 * 12.5), 2: 2 * (commission + 2.0 * 12.5)}
+    # Those of the process that was started with the new configuration.
+    assert {made.epoch for made in run.recommendations} == {1, 2}
+    for made in run.recommendations:
+        assert made.risk_usd is not None
+        assert made.stop_distance is not None
+        each = made.risk_usd / made.quantity - made.stop_distance * 50.0
+        assert each == pytest.approx(costs[made.epoch])
+
+
+def test_each_epoch_replays_under_its_own_configuration(changed: tuple[Run, list[int]]) -> None:
+    run, _ = changed
+    found = assert_parity(run.database)
+    assert [one.epoch for one in found] == [1, 2]
+    assert found[0].config_id != found[1].config_id
+    assert not any(one.note for one in found)
+
+
+def test_a_restart_after_the_change_finds_everything_equal(
+    changed: tuple[Run, list[int]],
+) -> None:
+    run, _ = changed
+    data, _ = three_sessions(thin=True)
+    before = run.status.roots[0]
+    again = run_on(data, run.database.parent, data.span[1] - MINUTE_NS, AFTER)
+    assert again.code == 0
+    assert again.status.counts["differences"] == 0
+    # What is shown of the account outlives the process too.
+    now = again.status.roots[0]
+    assert (now.equity, now.day_pnl, now.blocked) == (before.equity, before.day_pnl, before.blocked)
+    (carry,) = [item for item in entries_of(run.database, 2) if isinstance(item, Carry)]
+    taken_over = json.loads(carry.state)["account"]["last_mark"]
+    assert now.day_pnl == pytest.approx(now.equity - taken_over)
+    assert [item.number for item in entries_of(run.database, 2) if isinstance(item, Epoch)] == [2]
+
+
+def write_as_old_engine(database: Path) -> None:
+    """Let a store say that another engine version wrote its last epoch."""
+    connection = duckdb.connect(str(database))
+    try:
+        ((seq, detail),) = connection.execute(
+            "SELECT seq, detail FROM inputs WHERE kind = 'epoch'"
+        ).fetchall()
+        epoch = json.loads(detail) | {"engine_version": OLD_VERSION}
+        connection.execute("UPDATE inputs SET detail = ? WHERE seq = ?", [json.dumps(epoch), seq])
+        for name in (*DERIVED, "certificates"):
+            connection.execute(f"UPDATE {name} SET engine_version = ?", [OLD_VERSION])  # noqa: S608
+    finally:
+        connection.close()
+    with Store.open(database, create=False) as store:
+        upto = max((one.upto_seq for one in store.certificates("ES")), default=0)
+        stored = {name: store.derived(name, "ES", 1) for name in DERIVED}
+    found = parity.hash_frames(
+        {name: frame.filter(pl.col("seq") <= upto) for name, frame in stored.items()}
+    )
+    change(database, "UPDATE certificates SET outputs_hash = ? WHERE upto_seq = ?", found, upto)
+
+
+def change(database: Path, statement: str, *values: object) -> None:
+    connection = duckdb.connect(str(database))
+    try:
+        connection.execute(statement, list(values))
+    finally:
+        connection.close()
+
+
+def test_another_engine_goes_on_from_what_the_old_one_left(tmp_path: Path) -> None:
+    data, rows = three_sessions(thin=False)
+    boundary = CALENDAR.closes[rows[1]]
+    first = run_until(data, tmp_path, boundary, BEFORE)
+    assert first.code == 0
+    with Store.open(first.database, create=False, read_only=True) as store:
+        left = store.certificates("ES")[-1].state
+    write_as_old_engine(first.database)
+    second = run_on(data, tmp_path, boundary, BEFORE)
+    assert second.code == 0
+    epoch, _, _, carry, *_ = entries_of(second.database, 2)
+    assert isinstance(epoch, Epoch)
+    assert epoch.engine_version == ENGINE_VERSION
+    assert carry == Carry(left)
+    old, new = assert_parity(second.database)
+    assert old.note == f"by the hashes that engine version {OLD_VERSION} stored"
+    assert new.note == ""
+    assert new.counts["trades"] > 0
+    again = run_on(data, tmp_path, data.span[1] - MINUTE_NS, BEFORE)
+    assert again.code == 0
+    # A row of the old epoch that somebody changed is found by its hash.
+    change(second.database, "UPDATE trades SET net = net + 1 WHERE epoch = 1")
+    with Store.open(second.database, create=False, read_only=True) as store:
+        old, new = parity.check(store)
+    assert old.difference is not None
+    assert "another hash than when they were certified" in old.difference
+    assert new.ok
+
+
+def test_another_engine_in_the_middle_of_a_session_is_refused(tmp_path: Path) -> None:
+    data, rows = three_sessions(thin=False)
+    first = run_until(data, tmp_path, CALENDAR.opens[rows[1]] + 60 * MINUTE_NS, BEFORE)
+    assert first.code == 0
+    write_as_old_engine(first.database)
+    refused = _command("live", "--db", str(first.database), "--gateway", "127.0.0.1:9")
+    assert refused.returncode == 2
+    assert "in the middle of a session" in refused.stderr
+    assert f"found engine version {OLD_VERSION}" in refused.stderr
+    assert len(refused.stderr.splitlines()) < 10
+
+
+def _command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "clustercore", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_a_changed_row_is_an_alarm_and_is_mended_only_when_asked(tmp_path: Path) -> None:
+    data, rows = three_sessions(thin=False)
+    middle = CALENDAR.opens[rows[1]] + 60 * MINUTE_NS
+    first = run_until(data, tmp_path, middle, BEFORE)
+    assert derived(first.database, "trades").height > 0
+    change(
+        first.database, "UPDATE trades SET net = net + 1 WHERE seq = (SELECT min(seq) FROM trades)"
+    )
+    changed = derived(first.database, "trades")
+    second = run_on(data, tmp_path, middle, BEFORE)
+    assert second.code == 1
+    assert second.status.counts["differences"] >= 1
+    alarms = [note.reason for note in second.notes if note.kind == "alarm"]
+    assert any("trades row 0, column 'net'" in reason for reason in alarms)
+    states = [note for note in second.notes if note.kind == "state"]
+    assert any(note.detail["state"] == "DEGRADED" for note in states)
+    assert not any(note.detail["state"] == "LIVE" for note in states)
+    assert not second.recommendations
+    assert derived(second.database, "trades").head(changed.height).equals(changed)
+    mended = _command("db", "rebuild", str(first.database))
+    assert mended.returncode in {0, 1}, mended.stderr
+    assert_parity(first.database)
+    third = run_on(data, tmp_path, data.span[1] - MINUTE_NS, BEFORE)
+    assert third.code == 0
+    assert third.status.counts["differences"] == 0
