@@ -730,9 +730,18 @@ class Feed:
         if row is not None and self.calendar.closes[row] == ts and ts > self._over:
             self._over = ts
             self._committed()
-            known = any(s.last_bar is not None for s in self.strategies.values())
-            if self.on_session_end is not None and known and not self._reads_history:
+            if self.on_session_end is not None and self._stand_at(ts) and not self._reads_history:
                 self.on_session_end(ts)
+
+    def _stand_at(self, ts: int) -> bool:
+        """Return whether somebody has traded, and nobody has gone on beyond an instant.
+
+        A replay may have crossed the end of a session; then there is nothing left to sum up there.
+        """
+        bars = [s.last_bar for s in self.strategies.values() if s.last_bar is not None]
+        reached = [bar.ts_event + self._interval_ns for bar in bars]
+        reached += [s.closed_until for s in self.strategies.values()]
+        return bool(bars) and max(reached) <= ts
 
     def _end_session_before(self, ts: int) -> None:
         """End the session that is over when the first word of a later one comes."""

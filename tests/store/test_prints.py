@@ -1,0 +1,43 @@
+"""Prints come in thousands, between bars, and are read as they were written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from clustercore.inputs import Bar, Closed, Entry, Input, Print
+from clustercore.store import Store
+
+NOW = 1_700_000_000_123_456_789
+
+
+def test_many_prints_between_other_inputs_keep_order_and_values(tmp_path: Path) -> None:
+    items: list[Input] = [
+        *(Print("ESZ6", NOW + place, -5 + place, 2**40 + place) for place in range(20)),
+        Bar("ESZ6", NOW, 4, 5, 3, 4, 9, "live", NOW + 1, False, True, True, "late"),
+        *(Print("NQZ6", NOW + place, 7, 1) for place in range(20)),
+        Closed(NOW, "eoi"),
+    ]
+    entries = [Entry(seq, "ES", 1, item, ()) for seq, item in enumerate(items, 1)]
+    with Store.open(tmp_path / "live.duckdb") as store:
+        store.commit(entries)
+        assert list(store.entries("ES")) == [(entry.seq, entry.item) for entry in entries]
+        empty = (
+            store.inputs("ES")
+            .head(20)
+            .drop("seq", "root", "epoch", "kind", "ts", "symbol", "close", "volume")
+        )
+        assert all(column.null_count() == 20 for column in empty)
+
+
+def test_values_that_hardly_change_are_read_row_by_row(tmp_path: Path) -> None:
+    changes = [100, 101, 399]
+    items = [
+        Bar("ESZ6" if place < 250 else "ESH7", NOW + place, 4, 5, 3, 4, 9, "live", 0)
+        if place not in changes
+        else Bar("ESZ6", NOW + place, 4, 5, 3, 4, 9, "replay", 1, False, False, False, "late")
+        for place in range(400)
+    ]
+    entries = [Entry(seq, "ES", 1, item, ()) for seq, item in enumerate(items, 1)]
+    with Store.open(tmp_path / "live.duckdb") as store:
+        store.commit(entries)
+        assert [item for _, item in store.entries("ES")] == items
