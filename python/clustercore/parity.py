@@ -8,6 +8,7 @@ complete data would have changed (bars that came too late to act on) is listed a
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -19,13 +20,14 @@ import polars as pl
 from clustercore.engine import ENGINE_VERSION
 from clustercore.errors import ClusterCoreError
 from clustercore.fold import Fold
-from clustercore.inputs import Bar, Carry, ContractChange, Entry, Epoch, Operator, WarmUp
+from clustercore.inputs import Bar, Carry, ContractChange, Entry, Epoch, Operator, Print, WarmUp
 from clustercore.store import DERIVED, Certificate, Store
 from clustercore.store.rows import event_rows, frame_of
 
 if TYPE_CHECKING:
     from clustercore.events import Event
     from clustercore.sessions import Sessions
+
 
 __all__ = [
     "Parity",
@@ -39,6 +41,8 @@ __all__ = [
     "replay",
     "slippage",
 ]
+
+_LOG = logging.getLogger(__name__)
 
 
 class StoredLog:
@@ -341,19 +345,26 @@ def hindsight(store: Store, root: str, epoch: Epoch) -> pl.DataFrame:
     """
     complete: list[Bar] = []
     others: dict[int, list[Any]] = {}
+    prints: dict[tuple[str, int], list[Print]] = {}
     for _, item in store.entries(root, epoch.number):
         if isinstance(item, Bar):
             if item.consumed or item.reason == "late":
                 complete.append(item)
+        elif isinstance(item, Print):
+            minute = item.ts - item.ts % epoch.interval_ns
+            prints.setdefault((item.symbol, minute), []).append(item)
         elif isinstance(item, Epoch | WarmUp | Carry | Operator | ContractChange):
             others.setdefault(len(complete), []).append(item)
     fold = Fold(root, StoredLog(store))
     trades: list[Event] = []
-    for place, item in _in_order(complete, others):
-        del place
+    for item in _in_order(complete, others):
+        if isinstance(item, Bar):
+            for one in prints.get((item.symbol, item.ts_event), ()):
+                fold.apply(one)
         try:
             caused = fold.apply(item)
-        except ClusterCoreError:
+        except ClusterCoreError as error:
+            _LOG.info("with complete data, a bar is refused: %s", error)
             continue
         trades += [event for event in caused if type(event).__name__ == "Trade"]
     known = store.derived("trades", root, epoch.number)
@@ -380,7 +391,7 @@ def hindsight(store: Store, root: str, epoch: Epoch) -> pl.DataFrame:
     ).select("side", "symbol", "direction", "entry_time", "net")
 
 
-def _in_order(bars: list[Bar], others: Mapping[int, list[Any]]) -> Iterator[tuple[int, Any]]:
+def _in_order(bars: list[Bar], others: Mapping[int, list[Any]]) -> Iterator[Any]:
     """Yield bars in their places in time, each as if it had come at once, and what lay between."""
     start = 0
     for place in sorted({*others, len(bars)}):
@@ -388,9 +399,8 @@ def _in_order(bars: list[Bar], others: Mapping[int, list[Any]]) -> Iterator[tupl
         # Context bars stand where they are; a late bar goes back to its minute.
         ordered = sorted(enumerate(stretch), key=lambda pair: _key(pair[0], pair[1], stretch))
         for _, bar in ordered:
-            yield place, replace(bar, consumed=True, actionable=bar.origin != "backfill", reason="")
-        for item in others.get(place, []):
-            yield place, item
+            yield replace(bar, consumed=True, actionable=bar.origin != "backfill", reason="")
+        yield from others.get(place, [])
         start = place
 
 

@@ -208,11 +208,11 @@ def _schedules() -> list[list[End]]:
     # The first life has to write something down, or the next one begins with another market.
     first = [End("commit after", 40)]
     starts = [End("rewrite before", 1), End("rewrite after", 1)]
-    # A third visit of each would be more recommendations than the market has.
-    rounds = [1, 2] if FULL else [1]
+    # A second visit of each would be more recommendations than the market has.
+    orders = [often, often[::-1]] if FULL else [often]
     frequent = [
-        [*first, *starts, *(End(name, 20 * n if "commit" in name else n) for name in often)]
-        for n in rounds
+        [*first, *starts, *(End(name, 20 if "commit" in name else 1) for name in order)]
+        for order in orders
     ]
     rare = [[*first, End(f"{name} {when}", 1)] for name in RARE for when in ("before", "after")]
     return [*frequent, *(rare if FULL else [[ends for part in rare for ends in part[1:]]])]

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from clustercore.contracts import choose_front
+from clustercore.errors import ClusterCoreError
 from clustercore.instruments import parse_symbol
 from clustercore.live.clock import SystemClock
 from clustercore.live.doctor import Probes, server_time
 from clustercore.live.key import file_mode, read_key
 from clustercore.live.past import HistoricalPast, open_past
-from clustercore.live.startup import days_needed
 from clustercore.parity import roots as roots_of
 from clustercore.sessions import Sessions, load_sessions
 from clustercore.store import Store
@@ -61,12 +61,16 @@ def probes_of(
         single = [s for s, parts in zip(symbols, products, strict=True) if parts.kind == "outright"]
         roots = [parts.root for parts in products]
         past = open_past(stack, settings, key, database.parent, parents, single)
+    market_end = 0
+    if past is not None and settings.is_local:
+        with contextlib.suppress(ClusterCoreError):
+            market_end = past.available_end()
     there = database.exists()
     return Probes(
         key=the_key,
         env_mode=file_mode,
         # Beside a gateway on this machine it is as late as its market.
-        now=past.available_end if past is not None and settings.is_local else clock.now,
+        now=lambda: market_end or clock.now(),
         available_end=None if past is None else past.available_end,
         leads=_ask_leads(past, sessions, roots, settings, database),
         server_time=None if settings.is_local or key is None else _vendor_time(stack),
@@ -74,10 +78,14 @@ def probes_of(
         opened=lambda: _open(database),
         history=(lambda: _history(database)) if there else None,
         bar_starts=(lambda: _bar_starts(database)) if there else None,
-        sessions_needed=max(1, days_needed(config) * 5 // 7),
+        sessions_needed=config.baseline.sessions if _needs_sessions(config) else 1,
         sessions=sessions,
         floor_bytes=settings.disk_floor_mb * 1_000_000,
     )
+
+
+def _needs_sessions(config: Config) -> bool:
+    return bool(config.baseline.mode == "time_of_day")
 
 
 def _ask_leads(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -85,7 +86,12 @@ def live(
 
     config = resolve_config(settings)
     chosen = _live_settings(settings.config, gateway, late, live_set)
+    # What is written is for its owner: positions, orders, addresses.
+    os.umask(0o077)
     channels = read_channels(os.environ, Path.cwd())
+    if chosen.is_local and channels:
+        output.note("a rehearsal: no alert is sent")
+        channels = ()
     key = _key(chosen)
     runner = LiveRunner(config, symbol, database=db, settings=chosen, key=key, channels=channels)
     console = StatusLine(sys.stdout)
@@ -100,7 +106,11 @@ def live(
         runner.on_status = console.update
         runner.on_note = lambda event: _say_note(console.say, event)
         runner.on_session = lambda summary: _say_lines(console.say, _session_lines(summary))
-        code = runner.run()
+        try:
+            code = runner.run()
+        except Exception:
+            logging.getLogger(__name__).exception("the live process failed")
+            raise
     for found in runner.parities.values():
         output.emit_text(_certificate(found))
     counts = runner.status.counts

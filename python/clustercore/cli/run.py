@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     if debug:
-        logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
+        _log_to_stderr()
     try:
         code = _dispatch(given)
         sys.stdout.flush()
@@ -82,6 +82,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
+def _log_to_stderr() -> None:
+    """Show every log record on standard error, secrets taken out: libraries log what they send."""
+    from clustercore.live.logs import RedactingFilter
+
+    handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(RedactingFilter())
+    logging.basicConfig(level=logging.DEBUG, handlers=[handler])
+
+
 def _dispatch(arguments: list[str]) -> int:
     from clustercore.cli.app import app
 
@@ -93,7 +102,9 @@ def _report_fault(error: BaseException, *, debug: bool) -> None:
     if debug:
         import traceback
 
-        traceback.print_exception(error, file=sys.stderr)
+        from clustercore.live.logs import redact
+
+        sys.stderr.write(redact("".join(traceback.format_exception(error))))
     busy = isinstance(error, EngineBusy)
     _say(
         f"fault: {type(error).__name__}: {error}. "

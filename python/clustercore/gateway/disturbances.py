@@ -37,6 +37,8 @@ async def disturb(session: Session, fault: Fault, row: int) -> None:
         The bar that the session was sent last.
     """
     if fault.kind in _BROKEN_BYTES:
+        # Before the bytes are out: the client may be gone as soon as it has read them.
+        session.outage_at_end = fault.outage_s
         await session.send(_BROKEN_BYTES[fault.kind](session, row))
         await session.channel.flush()
         session.break_off(fault.outage_s)

@@ -141,7 +141,7 @@ class Session:
         self.live = False
         self.authenticated = False
         self._broken = False
-        self._outage_at_end = 0.0
+        self.outage_at_end = 0.0
         self._subscriptions: list[_Subscription] = []
         self._partial: dict[int, list[str]] = {}
         nothing = np.zeros(len(desk.schedule.symbols), dtype=np.bool_)
@@ -181,7 +181,7 @@ class Session:
         self.live = False
         self.authenticated = False
         self.channel.close(reset=reset)
-        self.desk.begin_outage(self._outage_at_end)
+        self.desk.begin_outage(self.outage_at_end)
 
     def abandon(self) -> None:
         """End the session without sending what still waits."""
@@ -192,7 +192,7 @@ class Session:
         """Send nothing any more and leave the socket open: the client has to notice."""
         self._broken = True
         self.live = False
-        self._outage_at_end = outage_s
+        self.outage_at_end = outage_s
         self.desk.change()
 
     # -- handshake and subscriptions
@@ -217,7 +217,7 @@ class Session:
             if kind in {"accept_then_close", "close_before_auth_reply"} or "reject" in kind:
                 self.desk.begin_outage(fault.outage_s)
             else:
-                self._outage_at_end = fault.outage_s
+                self.outage_at_end = fault.outage_s
         if kind == "accept_then_close":
             self.close(kind)
             return False
@@ -270,11 +270,11 @@ class Session:
             waiting.append(protocol.subscription_of(fields))
         self.journal.started = self.desk.market.now()
         if fault == "freeze_before_metadata":
-            self.break_off(self._outage_at_end)
+            self.break_off(self.outage_at_end)
             return True
         self._begin_records(version=9 if fault == "future_version" else 3)
         if fault in {"freeze_after_metadata", "future_version"}:
-            self.break_off(self._outage_at_end)
+            self.break_off(self.outage_at_end)
             return True
         for line in waiting:
             await self._subscribe(line, replay=True)

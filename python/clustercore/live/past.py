@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from clustercore.errors import ConfigError
 from clustercore.live.history import History
 
 if TYPE_CHECKING:
@@ -64,6 +65,14 @@ def open_past(
     address = settings.historical
     if address == "none" or key is None:
         return None
+    if address and not settings.is_local:
+        # The key goes to the vendor and to nobody that a settings file names.
+        raise ConfigError(
+            "another historical server goes with a gateway on this machine only",
+            field="live.historical",
+            found=address,
+            expected="none, or nothing",
+        )
     if not address and settings.gateway:
         if not settings.is_local:
             return None

@@ -110,7 +110,8 @@ class LiveRunner:
     key : Key, optional
         The API key. Beside a gateway on this machine the rehearsal key is used instead.
     folder : str or Path, optional
-        Where recommendations and raw bytes go; the database's folder when left out.
+        Where recommendations and raw bytes go. When left out, the folder of a database named
+        ``live``, and for another one a folder of its name beside it.
     past : Past, optional
         Where bars of the past come from; the vendor's historical service when left out.
     channels : sequence of Channel
@@ -151,7 +152,8 @@ class LiveRunner:
             )
         self.config = config
         self.database = Path(database)
-        self.folder = Path(folder) if folder is not None else self.database.parent
+        # One folder a database: the files in it are made again from that database.
+        self.folder = Path(folder) if folder is not None else _folder_of(self.database)
         self.settings = settings or LiveSettings()
         self.products = _products(symbols, config)
         self.on_recommendation: Callable[[Recommendation], object] | None = None
@@ -169,7 +171,12 @@ class LiveRunner:
         self._accounts: dict[str, _Account] = {}
         self._of_session: dict[str, list[Cluster | Trade]] = {}
         self._counts = {"replayed": 0, "recommendations": 0, "differences": 0}
-        self._status = Status(state="IDLE", since=0, updated_at=0)
+        self._status = Status(
+            state="IDLE",
+            reason="replaying the log",
+            since=self.clock.now(),
+            updated_at=self.clock.now(),
+        )
         self._calendar: Calendar | None = None
         self._feed: Feed | None = None
         self._stop_asked = False
@@ -231,7 +238,7 @@ class LiveRunner:
         sender = AlertSender(
             self._channels, store.pending_alerts, store.mark_sent, store.mark_failed
         ).start()
-        stack.callback(lambda: sender.close(self._wall_now()))
+        stack.callback(lambda: sender.close(self.clock.now()))
         calendar, strategies, agrees = self._restore(store, ledger)
         self._show_recommendations(store)
         capture = RawCapture(
@@ -473,6 +480,8 @@ class LiveRunner:
         except _StopAskedError:
             # The next start finds the certificate missing, and makes it.
             return
+        except ClusterCoreError as error:
+            ledger.journal("alarm", None, f"no certificate: {error}", None, ts, {})
         try:
             path = store.snapshot()
         except StoreError as error:
@@ -576,6 +585,7 @@ class LiveRunner:
             simulated=feed.simulated,
             version=version("clustercore"),
         )
+        self._notifier.status(f"{feed.state}: {feed.reason}")
         if self.on_status is not None:
             self.on_status(self._status)
 
@@ -623,6 +633,10 @@ def _unfinished(store: Store, strategies: Sequence[Strategy]) -> int | None:
     made = f"kind = 'snapshot' AND \"end\" = make_timestamp_ns({end})"
     there = store.count(f"SELECT count(*) FROM feed_events WHERE {made}")  # noqa: S608 -- a number
     return None if there else end
+
+
+def _folder_of(database: Path) -> Path:
+    return database.parent if database.stem == "live" else database.with_suffix("")
 
 
 class _StopAskedError(Exception):

@@ -68,11 +68,6 @@ class Calendar:
         row = bisect.bisect_right(self.closes, ts) - 1
         return self.closes[row] if row >= 0 else None
 
-    def next_open(self, ts: int) -> int | None:
-        """Return the first open after the time."""
-        row = bisect.bisect_right(self.opens, ts)
-        return self.opens[row] if row < len(self.opens) else None
-
     def halted(self, ts: int) -> bool:
         """Return whether trading is scheduled to pause."""
         row = bisect.bisect_right(self._halts, (ts, 2**63)) - 1
@@ -158,7 +153,8 @@ class Strategy:
         self.session_volume = 0
         self.pending_epoch: Callable[[], Sequence[Input]] | None = None
         self.on_epoch: Callable[[Epoch], None] | None = None
-        self._by_session: dict[int, int] = {}
+        # Offsets into the session and the volume by then, a pair of lists for each session.
+        self._by_session: dict[int, tuple[list[int], list[int]]] = {}
         self._enter = enter
         self._journal = journal
         self._expiry: date | None = None
@@ -265,9 +261,16 @@ class Strategy:
         self._keep(bar, reason)
 
     def usual_volume(self) -> float | None:
-        """Return the mean volume of the sessions before, to show beside this one's."""
-        before = [volume for row, volume in self._by_session.items() if row != self.session]
-        return sum(before) / len(before) if before else None
+        """Return what the sessions before had traded by this time of theirs, on average."""
+        if self.session is None or self.last_bar is None:
+            return None
+        offset = self.last_bar.ts_event - self.calendar.opens[self.session]
+        by_then = [
+            totals[bisect.bisect_right(offsets, offset) - 1]
+            for row, (offsets, totals) in self._by_session.items()
+            if row != self.session and offsets[0] <= offset
+        ]
+        return sum(by_then) / len(by_then) if by_then else None
 
     # How.
 
@@ -345,7 +348,9 @@ class Strategy:
             self.session_volume = 0
         self.session_volume += bar.volume
         if session is not None:
-            self._by_session[session] = self._by_session.get(session, 0) + bar.volume
+            offsets, totals = self._by_session.setdefault(session, ([], []))
+            offsets.append(bar.ts_event - self.calendar.opens[session])
+            totals.append((totals[-1] if totals else 0) + bar.volume)
         self.last_bar = bar
         self.was_live = self.was_live or bar.origin == "live"
 

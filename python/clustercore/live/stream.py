@@ -94,7 +94,6 @@ class Connection:
         self._closing = False
         self._fault: BaseException | None = None
         self.started = threading.Event()
-        self.session_start: int | None = None
         self.depth = 0
         self.is_paced = False
         """Whether reading stops while many records wait, as in a replay that nobody hurries."""

@@ -23,6 +23,8 @@ _LOCKED: Final[dict[str, str | int]] = {
     "enable_external_access": "false",
     "python_enable_replacements": "false",
     "allow_community_extensions": "false",
+    # What does not fit into the memory limit is refused, not spilled beside the store.
+    "max_temp_directory_size": "0KB",
     "lock_configuration": "true",
 }
 _ALLOWED: Final = frozenset({"SELECT", "EXPLAIN"})

@@ -547,7 +547,7 @@ def _prepare(connection: DuckDBPyConnection, path: Path, *, read_only: bool) -> 
     schema.check_version(found, path)
     if found < len(schema.MIGRATIONS):
         raise StoreError(
-            "written by an earlier clustercore; `clustercore db check` brings it up to date",
+            "written by an earlier clustercore; `clustercore db rebuild` brings it up to date",
             reason="invalid",
             file=path,
         )
