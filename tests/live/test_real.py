@@ -13,9 +13,9 @@ from clustercore.gateway.historical import HistoricalServer
 from tests.live.harness import assert_parity, consumed, derived, live
 
 
-def nanos(*date: int) -> int:
+def nanos(year: int, month: int, day: int) -> int:
     """Return the start of a day, ns UTC."""
-    return int(datetime(*date, tzinfo=UTC).timestamp()) * 10**9  # type: ignore[misc]
+    return int(datetime(year, month, day, tzinfo=UTC).timestamp()) * 10**9
 
 
 def test_days_of_real_bars_equal_the_backtest_of_what_was_stored(
@@ -38,7 +38,7 @@ def test_days_of_real_bars_equal_the_backtest_of_what_was_stored(
     taken = consumed(run.database)
     assert taken.height > 4_000
 
-    # The file has one continuous symbol; the gateway serves its months, none of them rolled in these days.
+    # The file has one continuous symbol, which the gateway serves as its months.
     told = cc.read_bars(file, start="2019-02-20", end="2019-03-09").frame
     columns = ["ts_event", "open", "high", "low", "close", "volume"]
     first = taken["ts_event"][0]
