@@ -20,24 +20,27 @@ DEFECTS = tuple(
 )
 # What belongs to parts that do not exist here, or cannot be written down as one test.
 ABSENT = {
-    "D10": "A live callback. There is no live adapter yet; files are read with the symbol that "
-    "their metadata maps to the instrument's id, which the tests of DBN show.",
-    "D14": "A database row. Nothing here writes to a database; results go to Parquet, whose times "
-    "have a type.",
+    "D10": "A live bar has a number and no symbol: our own map, made of the stream's "
+    "mappings, names it, and a bar without a name is set aside and said "
+    "(`tests/live/test_feed_behaviours.py`, 8).",
+    "D14": "A time that a database does not take. The store has types for times, and every kind of "
+    "input comes back as it went in (`tests/store/test_store.py`).",
     "D15": "As D14, on closing a trade.",
-    "D16": "A lock between two connections to a database. The engine holds its record in itself "
-    "and books an exit, the record and the balance in one step.",
+    "D16": "A lock between two connections to a database. One connection writes a bar and all it "
+    "caused in one transaction (`tests/live/test_kill.py`).",
     "D35": "A menu for manual feedback. There is none yet; the context it must use stands on the "
     "order and on the trade (D8, D26).",
-    "D43": "Two threads that consume one queue. An engine has one caller: a second thread gets "
-    "`EngineBusy`, and a bar's events are returned to whoever gave it the bar.",
-    "D44": "Reconnecting a live stream. There is no stream yet.",
-    "D45": "Positions lost at a restart. There is no running process yet; the state is a pure "
-    "function of the bars, so feeding them again restores it (the split properties show it).",
+    "D43": "Two threads that consume one queue. Live, one thread takes, trades and writes; an "
+    "engine that a second thread calls answers `EngineBusy`.",
+    "D44": "A stream that is reconnected twice or not at all. One supervisor, a fresh connection "
+    "each time, every end a loss that is repaired (`tests/live/test_feed_faults.py`).",
+    "D45": "Positions lost at a restart. The log is folded again; deaths at every write boundary "
+    "and at random moments lose and repeat nothing (`tests/live/test_kill.py`).",
     "D53": "Cost that grows with history. State is incremental, which the benchmarks measure; "
     "a time limit in a test would fail for reasons of its own.",
-    "D54": "Servers, keys and process control. None exists; the report is one file without network "
-    "access and escapes its text, which its own tests show.",
+    "D54": "Servers, keys and process control open to others. A live process opens no port, is "
+    "controlled through a socket of its user, and shows its key to nobody "
+    "(`tests/live/test_control.py`, `tests/live/test_secret.py`).",
     "D55": "Commands that were named and did not exist. Every code block and command of the "
     "documents runs in the tests.",
 }

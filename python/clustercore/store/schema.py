@@ -229,7 +229,7 @@ _CONTEXTS: Final = Table(
 _RECOMMENDATIONS: Final = Table(
     "recommendations",
     "derived",
-    "What the trader was told at each confirmed signal.",
+    "What the trader was told at each confirmed signal; it stays as it was told.",
     (
         Column("id", _TEXT, "The order's `trade_id`."),
         *_CAUSE,
@@ -270,7 +270,14 @@ _FEED_EVENTS: Final = Table(
         Column("id", _BIGINT, "Running number."),
         Column("at", TIME, "When it was seen."),
         Column("root", _TEXT, "Instrument; empty when it concerns all."),
-        Column("kind", _TEXT, "What happened."),
+        Column(
+            "kind",
+            _TEXT,
+            "What happened: `state` (a change of state), `connecting`, `lost`, `resumed` (nothing is "
+            "missing), `history` (filled from it), `hole`, `conflict`, `late`, `refused`, `unmapped`, "
+            "`mapping_changed`, `no_contract`, `error` (the gateway's), `alarm`, `parity`, "
+            "`snapshot`, `alert_failed`.",
+        ),
         Column("reason", _TEXT, "Why."),
         Column("start", TIME, "Start of the stretch concerned.", nullable=True),
         Column("end", TIME, "End of it.", nullable=True),
