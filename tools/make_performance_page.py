@@ -1,7 +1,9 @@
 """Write docs/performance.md from the JSON of a benchmark run.
 
     python tools/make_performance_page.py out/benchmarks.json docs/performance.md
+    python tools/make_performance_page.py out/benchmarks.json docs/performance.md out/live.json
 
+The third file is of a run of the live works alone, which takes its time on a quiet machine.
 Why a target is missed stands in benches/reasons.toml, by the name of the work; a missed target
 without a sentence there is an error, and so is a void row.
 """
@@ -26,8 +28,13 @@ LIMIT_WORK = "reading the six columns once"
 LIVE = "live: "
 
 
-def page(setting: Mapping[str, Any], board: Board, texts: Mapping[str, Any]) -> str:
-    """Return the page.
+def page(
+    setting: Mapping[str, Any],
+    board: Board,
+    texts: Mapping[str, Any],
+    live_setting: Mapping[str, Any] | None = None,
+) -> str:
+    """Return the page; ``live_setting`` is that of another run, which the live rows are of.
 
     Raises
     ------
@@ -50,6 +57,7 @@ def page(setting: Mapping[str, Any], board: Board, texts: Mapping[str, Any]) -> 
         "",
         texts["live"].strip(),
         "",
+        *([] if live_setting is None else [*_run_lines(live_setting), ""]),
         *_table_lines(board, [work for work in board.works if work.startswith(LIVE)]),
         "",
         "## Targets that are missed",
@@ -74,12 +82,16 @@ def _setting_lines(setting: Mapping[str, Any]) -> Iterator[str]:
         for name, version in setting["versions"].items()
         if version != "not installed"
     )
-    commit = setting["commit"] + (
-        " with changes not yet committed" if setting["uncommitted"] else ""
-    )
     machine = f"{setting['processor']}; {setting['cores']} cores, {setting['memory_gib']} GiB"
     yield f"- Machine: {machine}, {setting['system']}"
     yield f"- Versions: Python {setting['python']}, {setting['rust']}, {versions}"
+    yield from _run_lines(setting)
+
+
+def _run_lines(setting: Mapping[str, Any]) -> Iterator[str]:
+    commit = setting["commit"] + (
+        " with changes not yet committed" if setting["uncommitted"] else ""
+    )
     yield f"- Commit: {commit}"
     yield f"- Command: `{setting['command']}`"
 
@@ -148,7 +160,12 @@ def main(arguments: list[str]) -> int:
     target = Path(arguments[1]) if arguments[1:] else ROOT / "docs" / "performance.md"
     texts = tomllib.loads(REASONS.read_text("utf-8"))
     try:
-        text = page(*read_board(source), texts)
+        setting, board = read_board(source)
+        live_setting = None
+        if arguments[2:]:
+            live_setting, live_board = read_board(Path(arguments[2]))
+            board.rows += live_board.rows
+        text = page(setting, board, texts, live_setting)
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2

@@ -17,10 +17,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from clustercore.config import Config
 from clustercore.engine import ENGINE_VERSION
 from clustercore.errors import ClusterCoreError
 from clustercore.fold import Fold
 from clustercore.inputs import Bar, Carry, ContractChange, Entry, Epoch, Operator, Print, WarmUp
+from clustercore.instruments import Instrument
+from clustercore.recommend import Recommender, end_of_day
+from clustercore.recommendation import Recommendation
 from clustercore.store import DERIVED, Certificate, Store
 from clustercore.store.rows import event_rows, frame_of
 
@@ -38,6 +42,7 @@ __all__ = [
     "compare",
     "hindsight",
     "rebuild",
+    "recommender_of",
     "replay",
     "slippage",
 ]
@@ -84,6 +89,8 @@ class Replay:
         The engine at the end of the log.
     entries : list of Entry
         The entries that caused something, with what they caused.
+    recommendations : list of Recommendation
+        What the trader was to be told.
     counts : dict of str to int
         Inputs by kind.
     upto_seq : int
@@ -96,6 +103,7 @@ class Replay:
     epoch: Epoch
     fold: Fold
     entries: list[Entry] = field(default_factory=list)
+    recommendations: list[Recommendation] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
     upto_seq: int = 0
     inputs_hash: str = ""
@@ -165,6 +173,7 @@ def replay(
         The engine and everything that was caused.
     """
     made = Replay(root, epoch, Fold(root, StoredLog(store)))
+    recommender = recommender_of(epoch, store.sessions(epoch.sessions_hash))
     digest = hashlib.sha256()
     apply = made.fold.apply
     buffered: list[str] = []
@@ -176,6 +185,7 @@ def replay(
             events = apply(item)
             if events:
                 made.entries.append(Entry(seq, root, epoch.number, item, events))
+                made.recommendations += recommender.take(events, seq=seq)
             buffered.append(repr(item))
             if len(buffered) >= _CHUNK:
                 digest.update("".join(buffered).encode())
@@ -271,7 +281,7 @@ def check(store: Store) -> list[Parity]:
 def certify(store: Store, made: Replay) -> Parity:
     """Return the comparison of a replay with the store."""
     replayed = frames(made.entries, made.epoch)
-    difference = compare(store, made.root, made.epoch, made.entries)
+    difference = compare(store, made.root, made.epoch, made.entries) or _told_otherwise(store, made)
     return Parity(
         root=made.root,
         epoch=made.epoch.number,
@@ -283,6 +293,39 @@ def certify(store: Store, made: Replay) -> Parity:
         outputs_hash=hash_frames(replayed),
         counts=made.counts | {name: frame.height for name, frame in replayed.items()},
         difference=difference,
+    )
+
+
+def _told_otherwise(store: Store, made: Replay) -> str | None:
+    """Return the first recommendation that differs from what is stored, in words, or None.
+
+    Whether the market was simulated is no input of the engine, so that it is not compared.
+    """
+    stored = [one for one in store.recommendations(made.root) if one.epoch == made.epoch.number]
+    for place, (told, again) in enumerate(zip(stored, made.recommendations, strict=False)):
+        if replace(told, simulated=False) != again:
+            for name in Recommendation.__dataclass_fields__:
+                mine, theirs = getattr(told, name), getattr(again, name)
+                if name != "simulated" and mine != theirs:
+                    where = f"recommendations row {place}, column {name!r}"
+                    return f"{where}: stored {mine!r}, replayed {theirs!r}"
+    if len(stored) != len(made.recommendations):
+        return f"recommendations: {len(stored)} stored, {len(made.recommendations)} replayed"
+    return None
+
+
+def recommender_of(epoch: Epoch, sessions: Sessions) -> Recommender:
+    """Return who explains the orders of an epoch, under that epoch's own configuration."""
+    config = Config(epoch.settings)
+    instrument = Instrument(**epoch.instrument)
+    return Recommender(
+        config.applied_to(instrument),
+        interval_ns=epoch.interval_ns,
+        root=instrument.root,
+        epoch=epoch.number,
+        simulated=False,
+        slippage_ticks=config.costs.slippage_ticks,
+        day_end=end_of_day(sessions, config.exit.flatten_minutes),
     )
 
 
@@ -322,7 +365,9 @@ def rebuild(store: Store) -> list[Parity]:
                 continue
             made = replay(store, root, epoch)
             parity = certify(store, made)
-            store.replace_derived(root, epoch.number, frames(made.entries, epoch))
+            simulated = {one.id for one in store.recommendations(root) if one.simulated}
+            told = [replace(one, simulated=one.id in simulated) for one in made.recommendations]
+            store.replace_derived(root, epoch.number, frames(made.entries, epoch), told)
             found.append(parity)
     return found
 

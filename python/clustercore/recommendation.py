@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
-__all__ = ["Recommendation"]
+__all__ = ["Recommendation", "utc_text"]
 
 # What reads the file of the latest recommendation looks for these, in this order.
 _FIRST: Final = (
@@ -122,11 +122,20 @@ class Recommendation:
         """
         names = (*_FIRST, *(field.name for field in fields(self) if field.name not in _FIRST))
         document: dict[str, Any] = {name: getattr(self, name) for name in names}
-        document |= {name: _iso(document[name]) for name in _TIMES}
+        document |= {name: utc_text(document[name]) for name in _TIMES}
         return json.dumps(document, ensure_ascii=False, allow_nan=False)
 
 
-def _iso(time_ns: int) -> str:
-    seconds, nanos = divmod(time_ns, 10**9)
-    moment = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-    return f"{moment}.{nanos:09d}Z" if nanos else f"{moment}Z"
+def utc_text(ns: int) -> str:
+    """Return an instant as ISO text, with a fraction only where there is one.
+
+    Examples
+    --------
+    >>> utc_text(1_704_207_600_000_000_000)
+    '2024-01-02T15:00:00Z'
+    >>> utc_text(1_704_207_600_000_000_250)
+    '2024-01-02T15:00:00.000000250Z'
+    """
+    seconds, fraction = divmod(ns, 10**9)
+    text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return f"{text}.{fraction:09d}Z" if fraction else f"{text}Z"

@@ -20,7 +20,7 @@ from clustercore.inputs import Bar, Carry, Closed, Epoch, Input, WarmUp
 from clustercore.live.strategy import Calendar
 from clustercore.sessions import load_sessions
 from clustercore.store import DERIVED, Store
-from tests.live.harness import Run, assert_parity, derived, live
+from tests.live.harness import ACTIVE, Run, assert_parity, derived, live, part
 from tests.live.killed import CONFIG
 
 SYMBOL = "ESZ4"
@@ -302,3 +302,20 @@ def test_a_changed_row_is_an_alarm_and_is_mended_only_when_asked(tmp_path: Path)
     third = run_on(data, tmp_path, data.span[1] - MINUTE_NS, BEFORE)
     assert third.code == 0
     assert third.status.counts["differences"] == 0
+
+
+def test_a_changed_recommendation_is_named_and_made_again(tmp_path: Path) -> None:
+    data = part(sample_parent_data(sessions=2), 21.0, 28.0)
+    run = live(data, tmp_path, config=ACTIVE)
+    assert len(run.recommendations) > 3
+    assert_parity(run.database)
+    with duckdb.connect(str(run.database)) as changed:
+        told = run.recommendations[1].id
+        changed.execute("UPDATE recommendations SET stop_loss = 1.0 WHERE id = $1", [told])
+    with Store.open(run.database, create=False) as store:
+        (found,) = parity.check(store)
+        assert found.difference is not None
+        assert "recommendations row 1, column 'stop_loss': stored 1.0" in found.difference
+        parity.rebuild(store)
+        assert parity.check(store)[0].ok
+        assert store.recommendations("ES") == run.recommendations

@@ -9,14 +9,14 @@ from clustercore._core import posterior
 from clustercore.errors import DataError
 from clustercore.events import Cluster, Event, Order, Signal, Trade
 from clustercore.instruments import Instrument
-from clustercore.live.recommend import (
+from clustercore.live.status import RootStatus, Status, from_utc_text, utc_text
+from clustercore.recommend import (
     Recommender,
     end_of_day,
     price_text,
     recommend,
     shown_price,
 )
-from clustercore.live.status import RootStatus, Status, from_utc_text, utc_text
 from clustercore.recommendation import Recommendation
 from clustercore.sessions import load_sessions
 

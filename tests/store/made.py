@@ -10,6 +10,7 @@ import clustercore as cc
 from clustercore.engine import Engine
 from clustercore.fold import epoch_of
 from clustercore.inputs import Bar, Closed, Entry, Epoch, Input
+from clustercore.parity import recommender_of
 from clustercore.recommendation import Recommendation
 from clustercore.sessions import load_sessions
 from clustercore.store import Store, sessions_hash
@@ -68,12 +69,23 @@ def entries(sessions: int = 4) -> tuple[Entry, ...]:
     return tuple(made)
 
 
-def filled(path: Path, sessions: int = 4) -> Path:
+def filled(path: Path, sessions: int = 4, *, recommended: bool = False) -> Path:
     """Write a store of the sample in one commit and give it up."""
     with Store.open(path) as store:
         store.save_sessions(load_sessions())
-        store.commit(entries(sessions))
+        store.commit(entries(sessions), recommendations=told(sessions) if recommended else ())
     return path
+
+
+def told(sessions: int) -> list[Recommendation]:
+    """Return what a trader was to be told of the entries."""
+    recommender = recommender_of(epoch(1), load_sessions())
+    return [
+        made
+        for entry in entries(sessions)
+        if entry.events
+        for made in recommender.take(entry.events, seq=entry.seq)
+    ]
 
 
 def recommendation(**changes: Any) -> Recommendation:

@@ -30,7 +30,7 @@ def run(*arguments: object) -> int:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return filled(tmp_path / "a.duckdb", 2)
+    return filled(tmp_path / "a.duckdb", 2, recommended=True)
 
 
 def printed(capsys: pytest.CaptureFixture[str]) -> str:

@@ -27,8 +27,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from clustercore.live.key import read_variable
 from clustercore.live.logs import register_secret
-from clustercore.live.recommend import shown_price
 from clustercore.live.status import utc_text
+from clustercore.recommend import shown_price
 from clustercore.store.journal import Alert
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final, Self, TextIO
 
-from clustercore.live.recommend import shown_price
 from clustercore.live.status import utc_text
+from clustercore.recommend import shown_price
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

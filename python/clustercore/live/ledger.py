@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from clustercore.events import Event
     from clustercore.live.alerts import Channel
     from clustercore.live.clock import Clock
-    from clustercore.live.recommend import Recommender
+    from clustercore.recommend import Recommender
     from clustercore.recommendation import Recommendation
     from clustercore.store import Store
 

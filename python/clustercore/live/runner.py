@@ -31,7 +31,6 @@ from clustercore.live.key import Key
 from clustercore.live.ledger import Ledger
 from clustercore.live.notify import Notifier
 from clustercore.live.projections import Projections
-from clustercore.live.recommend import Recommender, end_of_day
 from clustercore.live.settings import LiveSettings
 from clustercore.live.startup import days_needed, restore
 from clustercore.live.status import RootStatus, Status
@@ -341,16 +340,9 @@ class LiveRunner:
 
     def _begin_epoch(self, ledger: Ledger, strategy: Strategy, epoch: Epoch) -> None:
         # Its own settings: an epoch goes on to its session's end under the configuration it had.
-        config = Config(epoch.settings)
-        ledger.recommenders[strategy.root] = Recommender(
-            config.applied_to(Instrument(**epoch.instrument)),
-            interval_ns=_MINUTE_NS,
-            root=strategy.root,
-            epoch=epoch.number,
-            simulated=self._feed is not None and self._feed.simulated,
-            slippage_ticks=config.costs.slippage_ticks,
-            day_end=end_of_day(strategy.calendar.sessions, config.exit.flatten_minutes),
-        )
+        recommender = parity.recommender_of(epoch, strategy.calendar.sessions)
+        recommender.simulated = self._feed is not None and self._feed.simulated
+        ledger.recommenders[strategy.root] = recommender
 
     def _see_again(
         self, ledger: Ledger, root: str, seq: int, item: Input, events: tuple[Event, ...]

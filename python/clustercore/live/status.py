@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from clustercore.recommendation import utc_text
+
 __all__ = ["STATES", "RootStatus", "Status", "from_utc_text", "utc_text"]
 
 STATES: Final = (
@@ -25,21 +27,6 @@ STATES: Final = (
 )
 
 _NANOS: Final = 1_000_000_000
-
-
-def utc_text(ns: int) -> str:
-    """Return an instant as ISO text, with a fraction only where there is one.
-
-    Examples
-    --------
-    >>> utc_text(1_704_207_600_000_000_000)
-    '2024-01-02T15:00:00Z'
-    >>> utc_text(1_704_207_600_000_000_250)
-    '2024-01-02T15:00:00.000000250Z'
-    """
-    seconds, fraction = divmod(ns, _NANOS)
-    text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-    return f"{text}.{fraction:09d}Z" if fraction else f"{text}Z"
 
 
 def from_utc_text(text: str) -> int:

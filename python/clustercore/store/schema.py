@@ -229,7 +229,7 @@ _CONTEXTS: Final = Table(
 _RECOMMENDATIONS: Final = Table(
     "recommendations",
     "derived",
-    "What the trader was told at each confirmed signal; it stays as it was told.",
+    "What the trader was told at each confirmed signal.",
     (
         Column("id", _TEXT, "The order's `trade_id`."),
         *_CAUSE,

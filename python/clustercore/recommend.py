@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Final
 from clustercore.errors import DataError
 from clustercore.events import Cluster, Order, Signal
 from clustercore.instruments import NANOS_PER_POINT, Instrument
-from clustercore.live.status import utc_text
-from clustercore.recommendation import Recommendation
+from clustercore.recommendation import Recommendation, utc_text
 
 if TYPE_CHECKING:
     from clustercore.events import Event
