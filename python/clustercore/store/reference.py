@@ -118,7 +118,7 @@ given to an engine and stored with what it caused.
 import clustercore as cc
 from clustercore.fold import Fold, epoch_of
 from clustercore.inputs import Bar, Closed, Entry
-from clustercore.parity import StoredLog
+from clustercore.parity import StoredLog, recommender_of
 from clustercore.sessions import load_sessions
 from clustercore.store import Store
 
@@ -127,13 +127,17 @@ config = cc.Config.preset("new-algo")
 with Store.open("live.duckdb") as store:
     fold = Fold("ES", StoredLog(store))
     table = store.save_sessions(load_sessions())
-    items = [epoch_of(1, config, bars.instrument, table, bars.interval_ns)]
+    epoch = epoch_of(1, config, bars.instrument, table, bars.interval_ns)
+    items = [epoch]
     columns = bars.columns_nanos().values()
     for symbol, (ts, *prices, volume) in zip(bars.frame["symbol"], zip(*columns)):
         end = int(ts) + bars.interval_ns
         bar = Bar(symbol, int(ts), *map(int, prices), int(volume), arrival=end)
         items += [bar, Closed(end, "eoi")]
-    store.commit([Entry(n, "ES", 1, item, fold.apply(item)) for n, item in enumerate(items, 1)])
+    entries = [Entry(n, "ES", 1, item, fold.apply(item)) for n, item in enumerate(items, 1)]
+    told = recommender_of(epoch, load_sessions())
+    made = [one for entry in entries for one in told.take(entry.events, seq=entry.seq)]
+    store.commit(entries, recommendations=made)
     print(store.derived("trades", "ES").height, "trades")
 ```
 
