@@ -42,7 +42,7 @@ from clustercore.live.settings import LiveSettings
 from clustercore.live.strategy import Calendar, Strategy
 from clustercore.live.stream import Connection
 from clustercore.live.vendor import import_databento
-from clustercore.parity import StoredLog
+from clustercore.parity import StoredLog, recommender_of
 from clustercore.store import Store
 
 if TYPE_CHECKING:
@@ -499,7 +499,9 @@ def write_year(path: Path) -> tuple[int, int]:
             enter=ledger.enter,
             journal=ledger.journal,
         )
-        strategy.begin([epoch_of(1, config, instrument, sessions_hash, MINUTE_NS)])
+        epoch = epoch_of(1, config, instrument, sessions_hash, MINUTE_NS)
+        ledger.recommenders["ES"] = recommender_of(epoch, table.sessions)
+        strategy.begin([epoch])
         columns = frame.filter(pl.col("ts_event") < end).select(
             "symbol", "ts_event", "open", "high", "low", "close", "volume"
         )
