@@ -7,10 +7,10 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
-__all__ = ["Recommendation", "utc_text"]
+__all__ = ["FIRST_FIELDS", "Recommendation", "utc_text"]
 
 # What reads the file of the latest recommendation looks for these, in this order.
-_FIRST: Final = (
+FIRST_FIELDS: Final = (
     "timestamp",
     "contract",
     "action",
@@ -120,7 +120,10 @@ class Recommendation:
         order_type, price, validity, stop_loss, profit_target, confidence, bayesian_multiplier,
         signal_strength, modal_price, modal_position, volume_ratio, reasoning.
         """
-        names = (*_FIRST, *(field.name for field in fields(self) if field.name not in _FIRST))
+        names = (
+            *FIRST_FIELDS,
+            *(field.name for field in fields(self) if field.name not in FIRST_FIELDS),
+        )
         document: dict[str, Any] = {name: getattr(self, name) for name in names}
         document |= {name: utc_text(document[name]) for name in _TIMES}
         return json.dumps(document, ensure_ascii=False, allow_nan=False)

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from clustercore.recommendation import FIRST_FIELDS
+
 if TYPE_CHECKING:
     from clustercore.recommendation import Recommendation
 
@@ -21,27 +23,7 @@ __all__ = ["FIELDS", "LATEST", "LOG", "Projections"]
 LATEST: Final = "latest_recommendation.json"
 LOG: Final = "recommendations.jsonl"
 
-FIELDS: Final = (
-    "timestamp",
-    "contract",
-    "action",
-    "quantity",
-    "order_type",
-    "price",
-    "validity",
-    "stop_loss",
-    "profit_target",
-    "confidence",
-    "bayesian_multiplier",
-    "signal_strength",
-    "modal_price",
-    "modal_position",
-    "volume_ratio",
-    "reasoning",
-    "id",
-    "price_is",
-    "simulated",
-)
+FIELDS: Final = (*FIRST_FIELDS, "id", "price_is", "simulated")
 
 
 class Projections:
