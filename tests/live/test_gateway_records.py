@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ import clustercore as cc
 from clustercore.errors import DataError
 from clustercore.gateway import GatewayData, encode_dbn, records, sample_parent_data, write_dbn
 
-DATA = Path(os.environ.get("CLUSTERCORE_DATA", "../shared/data"))
 NOW = 1_733_900_000_123_456_789
 U64 = 2**64 - 1
 
@@ -196,18 +194,16 @@ def test_the_sample_is_the_same_every_time_and_says_what_it_is() -> None:
     assert set(two.roots.values()) == {"ES", "NQ"}
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason=f"no market data in {DATA}")
-def test_a_continuous_file_becomes_its_months() -> None:
-    data = GatewayData.from_files([DATA / "dbn/es_1m_2019.dbn.zst"])
+def test_a_continuous_file_becomes_its_months(data_dir: Path) -> None:
+    data = GatewayData.from_files([data_dir / "dbn/es_1m_2019.dbn.zst"])
     assert data.symbols == ("ESH0", "ESH9", "ESM9", "ESU9", "ESZ9")
     assert len(data.frame) == 349_335
     firsts = data.frame.group_by("symbol").agg(pl.col("ts_event").min()).sort("ts_event")
     assert firsts["symbol"].to_list() == ["ESH9", "ESM9", "ESU9", "ESZ9", "ESH0"]
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason=f"no market data in {DATA}")
-def test_real_trades_are_read() -> None:
+def test_real_trades_are_read(data_dir: Path) -> None:
     name = "dbn/glbx/futures_trades_2024-07-01T23-58_2024-07-02T00-02.dbn.zst"
-    data = GatewayData.from_files([DATA / name])
+    data = GatewayData.from_files([data_dir / name])
     assert len(data.trades) == 120
     assert data.ids == {"ESU4": 118}
