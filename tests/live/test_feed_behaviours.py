@@ -259,7 +259,11 @@ def test_3_the_first_retry_is_at_once_and_then_ever_later(scripted: Callable[...
     assert min(gaps) >= 1
     assert gaps[0] == 1
     assert max(gaps) <= 60
-    assert all(2 ** (place - 2) <= gap for place, gap in enumerate(gaps[:8]) if place > 1)
+    # Each wait is drawn between half of the longest of its turn and all of it.
+    longest = [min(60.0, 2.0 ** (place - 1)) for place in range(1, len(gaps))]
+    assert all(
+        most / 2 <= gap <= max(1.0, most) for most, gap in zip(longest, gaps[1:], strict=True)
+    )
     assert min(gaps[-3:]) >= 30
     # Jitter: not everybody comes back in the same second.
     assert len(set(gaps[-3:])) == 3
