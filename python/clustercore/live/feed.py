@@ -175,6 +175,8 @@ class Feed:
         self.connections = 0
         self.depth = 0
         self.waiting = 0
+        self.is_quiet = False
+        """Whether nothing came for a while: time for what can wait."""
         self.speed: float | None = None
         self.simulated = False
         self.complete_until = 0
@@ -337,6 +339,7 @@ class Feed:
             batch = connection.take(_POLL_S)
             self._watch_queue(connection, session)
             self._take_batch(session, batch)
+            self.is_quiet = not batch
             if batch:
                 heard = self.clock.stamp()
                 self._committed()

@@ -2,7 +2,8 @@
 
 ``latest_recommendation.json`` is replaced whole, and only by a recommendation.
 ``recommendations.jsonl`` grows by whole lines. Both are rewritten from the store at start-up, so
-that whatever a crash or a full disk left behind is gone.
+that whatever a crash or a full disk left behind is gone. What must survive a power loss is in the
+store already; the files are put on the disk only where a half would else be seen for the whole.
 """
 
 from __future__ import annotations
@@ -54,7 +55,6 @@ class Projections:
         else:
             # What another database said last is no recommendation of this one.
             (self._folder / LATEST).unlink(missing_ok=True)
-            _sync_folder(self._folder)
 
     def add(self, recommendation: Recommendation) -> None:
         """Append a recommendation to the log and make it the latest."""
@@ -89,7 +89,6 @@ def _replace(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
-    _sync_folder(path.parent)
 
 
 def _append(path: Path, text: str) -> None:
@@ -98,7 +97,6 @@ def _append(path: Path, text: str) -> None:
         before = file.tell()
         try:
             _write_all(file.fileno(), text.encode())
-            os.fsync(file.fileno())
         except OSError:
             file.truncate(before)
             raise
@@ -108,12 +106,3 @@ def _write_all(descriptor: int, data: bytes) -> None:
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(descriptor, rest) :]
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a new name in a folder survive a power loss."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -386,7 +386,10 @@ class LiveRunner:
             self._checked = self.clock.stamp()
             self._check_disk()
             ledger.commit()
-        elif ledger.is_alarming:
+        elif ledger.is_alarming or (
+            ledger.waiting and self._feed is not None and self._feed.is_quiet
+        ):
+            # Also what was not urgent: the next bar shall not wait for it.
             ledger.commit()
         sender.pump(self.clock.now(), look=self._look_for_alerts)
         self._look_for_alerts = False
