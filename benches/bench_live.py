@@ -31,7 +31,7 @@ from clustercore.gateway import Gateway, GatewayData, sample_parent_data
 from clustercore.gateway.channel import Channel
 from clustercore.gateway.historical import HistoricalServer
 from clustercore.gateway.records import MINUTE_NS
-from clustercore.inputs import Bar, Print
+from clustercore.inputs import Bar, Prints
 from clustercore.live import feed as live_feed
 from clustercore.live import messages as msg
 from clustercore.live.clock import SystemClock
@@ -632,13 +632,13 @@ def take_trades(port: int, count: int, folder: Path) -> Taken:
         nonlocal first, left
         found = take(connection, timeout, most)
         left = connection.waiting
-        if not first and any(isinstance(message, msg.MarketTrade) for message in found):
+        if not first and any(isinstance(message, msg.MarketTrades) for message in found):
             first = time.monotonic_ns()
         return found
 
     def see(entries: Sequence[Entry], now: int) -> None:
         nonlocal stored, last
-        stored += sum(isinstance(entry.item, Print) for entry in entries)
+        stored += sum(entry.places for entry in entries if isinstance(entry.item, Prints))
         last = now
         if stored >= count:
             runner.stop()

@@ -50,6 +50,22 @@ class Engine:
         actionable: NDArray[np.bool_] | None = None,
         finish: bool = False,
     ) -> dict[str, dict[str, Any]]: ...
+    def replay(
+        self,
+        kind: NDArray[np.uint8],
+        ts: NDArray[np.int64],
+        open: NDArray[np.int64],  # noqa: A002
+        high: NDArray[np.int64],
+        low: NDArray[np.int64],
+        close: NDArray[np.int64],
+        volume: NDArray[np.int64],
+        symbols: list[tuple[int, str]],
+        context: NDArray[np.bool_],
+        actionable: NDArray[np.bool_],
+    ) -> list[tuple[int, tuple[Event, ...]]]: ...
+    def trades(
+        self, ts: NDArray[np.int64], price: NDArray[np.int64], size: NDArray[np.int64]
+    ) -> None: ...
     def trade(self, ts: int, price: int, size: int) -> None: ...
     def advance(self, ts: int) -> list[Event]: ...
     def extend_sessions(self, sessions: dict[str, Any]) -> None: ...

@@ -179,6 +179,67 @@ class Engine:
         """
         self._core.trade(ts_ns, price_nanos, size)
 
+    def trades(
+        self, ts_ns: NDArray[np.int64], price_nanos: NDArray[np.int64], size: NDArray[np.int64]
+    ) -> None:
+        """Take many trades, all or none; they come before the bar that holds them.
+
+        Parameters
+        ----------
+        ts_ns, price_nanos, size : ndarray of int64, shape (n_trades,)
+            Times in ns UTC, prices in 1e-9 points, contracts.
+
+        Raises
+        ------
+        DataError
+            With the row, as for ``trade``.
+        """
+        self._core.trades(ts_ns, price_nanos, size)
+
+    def replay(
+        self,
+        kind: NDArray[np.uint8],
+        columns: dict[str, NDArray[np.int64]],
+        symbols: list[tuple[int, str]],
+        context: NDArray[np.bool_],
+        actionable: NDArray[np.bool_],
+    ) -> list[tuple[int, tuple[Event, ...]]]:
+        """Take rows of a log: the same as ``step``, ``trade`` and ``advance`` one after the other.
+
+        Parameters
+        ----------
+        kind : ndarray of uint8, shape (n_rows,)
+            0 a bar, 1 a trade (its price is in ``close``, its size in ``volume``), 2 a closing.
+        columns : dict of str to ndarray of int64, shape (n_rows,)
+            ``ts open high low close volume``; what a kind does not use is not read.
+        symbols : list of (int, str)
+            First row and name of each stretch of one contract, the first at row 0.
+        context, actionable : ndarray of bool, shape (n_rows,)
+            As for ``step``.
+
+        Returns
+        -------
+        list of (int, tuple of Event)
+            The rows that caused something, and what.
+
+        Raises
+        ------
+        DataError
+            When a row is refused; the engine is then as it was.
+        """
+        return self._core.replay(
+            kind,
+            columns["ts"],
+            columns["open"],
+            columns["high"],
+            columns["low"],
+            columns["close"],
+            columns["volume"],
+            symbols,
+            context,
+            actionable,
+        )
+
     def advance(self, ts_ns: int) -> list[Event]:
         """Say that every interval ending at or before ``ts_ns`` is closed."""
         return self._core.advance(ts_ns)

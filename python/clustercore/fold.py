@@ -6,8 +6,11 @@ none of them can do with an input what another does not.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final, Protocol
+
+import numpy as np
+import polars as pl
 
 from clustercore.config import Config
 from clustercore.engine import ENGINE_VERSION, Engine
@@ -20,7 +23,7 @@ from clustercore.inputs import (
     Epoch,
     Input,
     Operator,
-    Print,
+    Prints,
     WarmUp,
 )
 from clustercore.instruments import Instrument
@@ -32,16 +35,22 @@ if TYPE_CHECKING:
 __all__ = ["Fold", "Log", "epoch_of"]
 
 _NONE: tuple[Event, ...] = ()
+# Kinds of rows that the engine takes many at a time, by its numbers for them.
+_PLAIN: Final = {"bar": 0, "print": 1, "closed": 2}
+_PRICES: Final = ("open", "high", "low", "close", "volume")
 
 
 class Log(Protocol):
-    """What a fold looks up: session tables, and the bars of the log for a warm-up."""
+    """What a fold looks up: session tables, rows as inputs, and the bars for a warm-up."""
 
     def sessions(self, sessions_hash: str) -> Sessions:
         """Return a session table by its hash."""
 
-    def bars(self, root: str, first_seq: int, last_seq: int) -> Iterable[Bar]:
-        """Return the bars that were consumed from one seq to another, in order."""
+    def bars(self, root: str, first_seq: int, last_seq: int) -> pl.DataFrame:
+        """Return the rows of the bars that were consumed from one seq to another, in order."""
+
+    def inputs(self, rows: pl.DataFrame) -> Iterator[tuple[int, Input]]:
+        """Yield the seq and the input of rows of the log."""
 
 
 def epoch_of(
@@ -123,8 +132,8 @@ class Fold:
                 events = tuple(self.engine.advance(ts))
                 # Until the account is taken over, the engine has one that is nobody's.
                 return _NONE if self._warming_up else events
-            case Print(_, ts, price, size):
-                self.engine.trade(ts, price, size)
+            case Prints(_, ts, price, size):
+                self.engine.trades(ts, price, size)
                 return _NONE
             case Operator(event):
                 return tuple(self.engine.operator(event)) if event == "reset_halt" else _NONE
@@ -133,8 +142,8 @@ class Fold:
                 return _NONE
             case WarmUp(first_seq, last_seq):
                 self._warming_up = True
-                for bar in self._log.bars(self.root, first_seq, last_seq):
-                    self._warm_up(bar)
+                bars = self._log.bars(self.root, first_seq, last_seq)
+                self._replay(bars.with_columns(actionable=False))
                 return _NONE
             case Carry(state):
                 self.engine.take_over(state)
@@ -159,18 +168,59 @@ class Fold:
             )
         )
 
-    def _warm_up(self, bar: Bar) -> None:
-        self.engine.step(
-            bar.ts_event,
-            bar.open,
-            bar.high,
-            bar.low,
-            bar.close,
-            bar.volume,
-            False,
-            bar.context,
-            bar.symbol,
-        )
+    def apply_rows(self, rows: pl.DataFrame) -> Iterator[tuple[int, Input, tuple[Event, ...]]]:
+        """Give the engine rows of the log in order: the same as ``apply`` for each of them.
+
+        Parameters
+        ----------
+        rows : polars.DataFrame
+            Rows of ``inputs`` of this engine.
+
+        Yields
+        ------
+        tuple of int, Input, tuple of Event
+            Seq, input and events of each row that caused something, and of each that is neither
+            bar, trade nor closing.
+
+        Raises
+        ------
+        DataError
+            When the engine refuses a row.
+        """
+        taken = rows.filter(pl.col("consumed").fill_null(value=True))
+        plain = taken["kind"].is_in(list(_PLAIN))
+        for first, last in _stretches(plain):
+            part = taken.slice(first, last - first)
+            if plain[first] and not self._warming_up:
+                yield from self._caused(part)
+            else:
+                for seq, item in self._log.inputs(part):
+                    events = self.apply(item)
+                    if events or not isinstance(item, Bar | Prints | Closed):
+                        yield seq, item, events
+
+    def _caused(self, rows: pl.DataFrame) -> Iterator[tuple[int, Input, tuple[Event, ...]]]:
+        found = self._replay(rows)
+        causes = rows[[row for row, _ in found]]
+        for (seq, item), (_, events) in zip(self._log.inputs(causes), found, strict=True):
+            yield seq, item, events
+
+    def _replay(self, rows: pl.DataFrame) -> list[tuple[int, tuple[Event, ...]]]:
+        """Give the engine bars, trades and closings; return the rows that caused something."""
+        named = rows["symbol"].forward_fill().backward_fill().fill_null(self.root)
+        symbols = [(first, named[first]) for first, _ in _stretches(named)]
+        flags = rows.select(pl.col("context", "actionable").fill_null(value=False))
+        try:
+            return self.engine.replay(
+                rows["kind"].replace_strict(_PLAIN, return_dtype=pl.UInt8).to_numpy(),
+                {"ts": _whole(rows["ts"].to_physical())}
+                | {name: _whole(rows[name]) for name in _PRICES},
+                symbols,
+                flags["context"].to_numpy(),
+                flags["actionable"].to_numpy(),
+            )
+        except DataError as error:
+            raise _at(error, rows) from error
 
     def _begin(self, epoch: Epoch) -> None:
         config = Config(epoch.settings)
@@ -187,3 +237,26 @@ class Fold:
             )
         self._engine, self.epoch = engine, epoch
         self._warming_up = False
+
+
+def _whole(column: pl.Series) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    return np.ascontiguousarray(column.fill_null(0).to_numpy())
+
+
+def _stretches(column: pl.Series) -> Iterator[tuple[int, int]]:
+    """Yield first row and end of each run of one value."""
+    end = 0
+    for length in column.rle().struct.field("len").to_list():
+        yield end, end + length
+        end += length
+
+
+def _at(error: DataError, rows: pl.DataFrame) -> DataError:
+    """Return the engine's refusal with the place in the log in place of the row."""
+    seq = rows["seq"][error.row] if error.row is not None else None
+    return DataError(
+        f"input {seq}: {error.problem}",
+        column=error.column,
+        found=error.found,
+        expected=error.expected,
+    )

@@ -9,7 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from clustercore.events import Event
 
 __all__ = [
@@ -22,7 +26,7 @@ __all__ = [
     "Epoch",
     "Input",
     "Operator",
-    "Print",
+    "Prints",
     "WarmUp",
 ]
 
@@ -73,14 +77,39 @@ class Bar:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Print:
-    """A trade of the market, for profiles made of trades; it comes before the bar that holds it."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Prints:
+    """Trades of the market, for profiles made of trades; they come before the bar that holds them.
+
+    Each is an entry of its own in the log; a busy market has thousands in a minute, so that they
+    are handled many at a time.
+
+    Attributes
+    ----------
+    symbol : str
+        Contract.
+    ts, price, size : ndarray of int64, shape (n_trades,)
+        Time by which bars are formed, ns UTC; price in 1e-9 points; contracts.
+    """
 
     symbol: str
-    ts: int
-    price: int
-    size: int
+    ts: NDArray[np.int64]
+    price: NDArray[np.int64]
+    size: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.ts)
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Prints)
+            and self.symbol == other.symbol
+            and np.array_equal(self.ts, other.ts)
+            and np.array_equal(self.price, other.price)
+            and np.array_equal(self.size, other.size)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,15 +169,23 @@ class Carry:
     state: str
 
 
-Input = Bar | Print | Closed | ContractChange | Operator | Epoch | WarmUp | Carry
+Input = Bar | Prints | Closed | ContractChange | Operator | Epoch | WarmUp | Carry
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One input in its place, with everything it caused."""
+    """One input in its place, with everything it caused.
+
+    Prints take as many places as there are of them; ``seq`` is that of the first.
+    """
 
     seq: int
     root: str
     epoch: int
     item: Input
     events: tuple[Event, ...] = ()
+
+    @property
+    def places(self) -> int:
+        """How many places of the log it takes."""
+        return len(self.item) if isinstance(self.item, Prints) else 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -21,12 +21,22 @@ from clustercore.config import Config
 from clustercore.engine import ENGINE_VERSION
 from clustercore.errors import ClusterCoreError
 from clustercore.fold import Fold
-from clustercore.inputs import Bar, Carry, ContractChange, Entry, Epoch, Operator, Print, WarmUp
+from clustercore.inputs import (
+    Bar,
+    Carry,
+    ContractChange,
+    Entry,
+    Epoch,
+    Input,
+    Operator,
+    Prints,
+    WarmUp,
+)
 from clustercore.instruments import Instrument
 from clustercore.recommend import Recommender, end_of_day
 from clustercore.recommendation import Recommendation
 from clustercore.store import DERIVED, Certificate, Store
-from clustercore.store.rows import event_rows, frame_of
+from clustercore.store.rows import event_rows, frame_of, inputs_of
 
 if TYPE_CHECKING:
     from clustercore.events import Event
@@ -45,6 +55,7 @@ __all__ = [
     "recommender_of",
     "replay",
     "slippage",
+    "verify",
 ]
 
 _LOG = logging.getLogger(__name__)
@@ -66,13 +77,13 @@ class StoredLog:
         """Return a session table by its hash."""
         return self._store.sessions(sessions_hash)
 
-    def bars(self, root: str, first_seq: int, last_seq: int) -> Iterable[Bar]:
-        """Return the bars that were consumed from one seq to another, in order."""
-        for seq, item in self._store.entries(root, after=first_seq - 1):
-            if seq > last_seq:
-                return
-            if isinstance(item, Bar) and item.consumed:
-                yield item
+    def bars(self, root: str, first_seq: int, last_seq: int) -> pl.DataFrame:
+        """Return the rows of the bars that were consumed from one seq to another, in order."""
+        return self._store.bars(root, first_seq, last_seq)
+
+    def inputs(self, rows: pl.DataFrame) -> Iterator[tuple[int, Input]]:
+        """Yield the seq and the input of rows of the log."""
+        return inputs_of(rows)
 
 
 @dataclass
@@ -174,29 +185,29 @@ def replay(
     """
     made = Replay(root, epoch, Fold(root, StoredLog(store)))
     recommender = recommender_of(epoch, store.sessions(epoch.sessions_hash))
-    digest = hashlib.sha256()
-    apply = made.fold.apply
-    buffered: list[str] = []
-    for seq, item in store.entries(root, epoch.number):
-        kind = type(item).__name__
-        if isinstance(item, Bar) and not item.consumed:
-            kind = "Bar kept"
-        else:
-            events = apply(item)
+    rows = store.inputs(root, epoch.number)
+    for part in rows.iter_slices(_ROWS):
+        for seq, item, events in made.fold.apply_rows(part):
             if events:
                 made.entries.append(Entry(seq, root, epoch.number, item, events))
                 made.recommendations += recommender.take(events, seq=seq)
-            buffered.append(repr(item))
-            if len(buffered) >= _CHUNK:
-                digest.update("".join(buffered).encode())
-                buffered.clear()
-                if between is not None:
-                    between()
-        made.counts[kind] = made.counts.get(kind, 0) + 1
-        made.upto_seq = seq
-    digest.update("".join(buffered).encode())
-    made.inputs_hash = digest.hexdigest()
+        if between is not None:
+            between()
+    kept = (pl.col("kind") == "bar") & ~pl.col("consumed")
+    kinds = rows.select(pl.when(kept).then(pl.lit("bar kept")).otherwise("kind").alias("kind"))
+    made.counts = dict(sorted(kinds["kind"].value_counts().iter_rows()))
+    made.upto_seq = rows["seq"].to_list()[-1] if rows.height else 0
+    made.inputs_hash = _hash_columns(rows.filter(~kept.fill_null(value=False)))
     return made
+
+
+def _hash_columns(rows: pl.DataFrame) -> str:
+    """Return the hash of rows by their values, column by column."""
+    digest = hashlib.sha256(f"{rows.height};".encode())
+    for column in rows.get_columns():
+        digest.update(f"{column.name};".encode())
+        _hash_column(digest, column)
+    return digest.hexdigest()
 
 
 def frames(entries: Sequence[Entry], epoch: Epoch) -> dict[str, pl.DataFrame]:
@@ -263,19 +274,18 @@ def check(store: Store) -> list[Parity]:
     list of Parity
         One for each epoch. An epoch of another engine version is verified by its stored hashes.
     """
-    found = []
-    for root in roots(store):
-        for _, epoch in store.epochs(root):
-            if epoch.engine_version != ENGINE_VERSION:
-                found.append(_by_hash(store, root, epoch))
-                continue
-            try:
-                made = replay(store, root, epoch)
-            except ClusterCoreError as error:
-                found.append(_unreplayable(root, epoch, str(error)))
-                continue
-            found.append(certify(store, made))
-    return found
+    return [verify(store, root, epoch) for root in roots(store) for _, epoch in store.epochs(root)]
+
+
+def verify(store: Store, root: str, epoch: Epoch) -> Parity:
+    """Compare an epoch's replay with what is stored; one of another engine by its hashes."""
+    if epoch.engine_version != ENGINE_VERSION:
+        return _by_hash(store, root, epoch)
+    try:
+        made = replay(store, root, epoch)
+    except ClusterCoreError as error:
+        return _unreplayable(root, epoch, str(error))
+    return certify(store, made)
 
 
 def certify(store: Store, made: Replay) -> Parity:
@@ -390,13 +400,14 @@ def hindsight(store: Store, root: str, epoch: Epoch) -> pl.DataFrame:
     """
     complete: list[Bar] = []
     others: dict[int, list[Any]] = {}
-    prints: dict[tuple[str, int], list[Print]] = {}
+    prints: dict[tuple[str, int], list[Prints]] = {}
     for _, item in store.entries(root, epoch.number):
         if isinstance(item, Bar):
             if item.consumed or item.reason == "late":
                 complete.append(item)
-        elif isinstance(item, Print):
-            minute = item.ts - item.ts % epoch.interval_ns
+        elif isinstance(item, Prints):
+            # What came before a bar is of its minute.
+            minute = int(item.ts[0] - item.ts[0] % epoch.interval_ns)
             prints.setdefault((item.symbol, minute), []).append(item)
         elif isinstance(item, Epoch | WarmUp | Carry | Operator | ContractChange):
             others.setdefault(len(complete), []).append(item)
@@ -524,6 +535,8 @@ def _by_hash(store: Store, root: str, epoch: Epoch) -> Parity:
     difference = None
     if not left:
         difference = f"engine version {epoch.engine_version} left no certificate to compare with"
+    elif not left[-1].ok:
+        difference = f"already at its last certificate (input {upto}) replay and store differed"
     elif found != left[-1].outputs_hash:
         difference = f"the rows up to input {upto} have another hash than when they were certified"
     return Parity(
@@ -565,4 +578,6 @@ def _as_stored(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 _CHUNK = 4096
+# Rows of a log between two looks at whether to go on.
+_ROWS = 65_536
 _NO_ORDERS = pl.DataFrame(schema={"trade_id": pl.String, "entry_price": pl.Float64})

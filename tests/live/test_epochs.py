@@ -117,7 +117,7 @@ def test_an_epoch_warms_up_and_takes_the_account_over_before_its_first_bar(
     with Store.open(run.database, create=False, read_only=True) as store:
         first = store.epochs("ES")[0][1]
         left = parity.replay(store, "ES", first).fold.engine.account_state()
-        warmed = list(parity.StoredLog(store).bars("ES", *_span(warm_up)))
+        warmed = parity.StoredLog(store).bars("ES", *_span(warm_up))
         known = store.inputs("ES", 1).filter(kind="bar", consumed=True).height
     assert carry.state == left
     assert len(warmed) == known

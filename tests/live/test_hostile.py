@@ -21,7 +21,7 @@ from clustercore.live import messages as msg
 from clustercore.live import runner as runner_module
 from clustercore.live.runner import LiveRunner
 from clustercore.live.settings import LiveSettings
-from clustercore.live.stream import _decode
+from clustercore.live.stream import _message
 from clustercore.store import Store, StoreError
 from tests.live.harness import ACTIVE, assert_parity, consumed, front, live, months, part, stored
 from tests.live.test_feed_behaviours import (
@@ -65,7 +65,7 @@ def changed(minute: int, **values: int) -> Step:
     ],
 )
 def test_a_record_that_was_not_asked_for_is_an_oddity(record: object) -> None:
-    assert isinstance(_decode(0, record), msg.Oddity)
+    assert isinstance(_message(0, record), msg.Oddity)
 
 
 def test_an_oddity_ends_the_connection_and_loses_nothing(scripted: Callable[..., Told]) -> None:
@@ -142,13 +142,13 @@ class Bar:
 @pytest.mark.parametrize("values", [{"ts_event": HUGE}, {"ts_event": 2**63 - 1}, {"volume": HUGE}])
 def test_a_number_that_no_bar_has_is_not_taken_for_one(values: dict[str, int]) -> None:
     record = type("OHLCVMsg", (Bar,), values)()
-    assert isinstance(_decode(0, record), msg.Unreadable)
-    assert isinstance(_decode(0, type("OHLCVMsg", (Bar,), {})()), msg.MarketBar)
+    assert isinstance(_message(0, record), msg.Unreadable)
+    assert isinstance(_message(0, type("OHLCVMsg", (Bar,), {})()), msg.MarketBar)
 
 
 def test_an_undefined_end_of_an_interval_is_none() -> None:
     record = type("SystemMsg", (), {"code": 4, "msg": "", "ts_event": HUGE})()
-    assert isinstance(_decode(0, record), msg.Unreadable)
+    assert isinstance(_message(0, record), msg.Unreadable)
 
 
 def test_what_cannot_be_read_is_noted_and_passed_over(scripted: Callable[..., Told]) -> None:

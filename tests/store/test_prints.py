@@ -4,22 +4,30 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from clustercore.inputs import Bar, Closed, Entry, Input, Print
+import numpy as np
+
+from clustercore.inputs import Bar, Closed, Entry, Input, Prints
 from clustercore.store import Store
 
 NOW = 1_700_000_000_123_456_789
 
 
 def test_many_prints_between_other_inputs_keep_order_and_values(tmp_path: Path) -> None:
+    many = np.arange(20)
     items: list[Input] = [
-        *(Print("ESZ6", NOW + place, -5 + place, 2**40 + place) for place in range(20)),
+        Prints("ESZ6", NOW + many, many - 5, 2**40 + many),
         Bar("ESZ6", NOW, 4, 5, 3, 4, 9, "live", NOW + 1, False, True, True, "late"),
-        *(Print("NQZ6", NOW + place, 7, 1) for place in range(20)),
+        Prints("NQZ6", NOW + many, 0 * many + 7, 0 * many + 1),
+        Prints("NQH7", NOW + many[:1], many[:1], many[:1] + 1),
         Closed(NOW, "eoi"),
     ]
-    entries = [Entry(seq, "ES", 1, item, ()) for seq, item in enumerate(items, 1)]
+    entries = [
+        Entry(seq, "ES", 1, item) for seq, item in zip((1, 21, 22, 42, 43), items, strict=True)
+    ]
+    assert [entry.places for entry in entries] == [20, 1, 20, 1, 1]
     with Store.open(tmp_path / "live.duckdb") as store:
         store.commit(entries)
+        assert store.next_seq == 44
         assert list(store.entries("ES")) == [(entry.seq, entry.item) for entry in entries]
         empty = (
             store.inputs("ES")

@@ -13,12 +13,12 @@ import logging
 import random
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any, Protocol, TypeVar
 
 from clustercore.errors import ClusterCoreError
-from clustercore.inputs import Bar, Print
+from clustercore.inputs import Bar
 from clustercore.instruments import parse_symbol
 from clustercore.live import messages as msg
 from clustercore.live.clock import MarketClock, SystemClock
@@ -70,7 +70,12 @@ _ATTEMPTS_UNTIL_ALARM = 5
 _GONE_S = 5.0
 # Questions to history that may fail, each after tries of its own, before a gap is called a hole.
 _MOST_HISTORY_FAILURES = 3
+# History that ends so much trading time before it says so has a gap of its own.
+_SHORT_NS = 3600 * _NANOS
+# Bars of an instrument without a symbol that make one row of the journal.
+_UNMAPPED_ROW = 100
 _SPEED = re.compile(r"speed=([0-9.]+|inf)")
+_SYMBOL = re.compile(r"[A-Z0-9]+(?:\.[A-Z0-9]+)*")
 
 
 class Past(Protocol):
@@ -103,7 +108,10 @@ class _Session:
     asked_from: int | None
     symbols: dict[int, str] = field(default_factory=dict)
     unmapped: dict[int, list[msg.MarketBar]] = field(default_factory=dict)
-    proved: bool = False
+    # Engines of which it is settled what lies between what they know and this connection.
+    proved: set[str] = field(default_factory=set)
+    has_holes: bool = False
+    doubted: bool = False
     unresolved: set[str] = field(default_factory=set)
     # Whether the bars of all engines come in one stream, in order among each other.
     is_single: bool = True
@@ -179,7 +187,6 @@ class Feed:
         """Whether nothing came for a while: time for what can wait."""
         self.speed: float | None = None
         self.simulated = False
-        self.complete_until = 0
         self.on_session_end: Callable[[int], None] | None = None
         self.on_simulated: Callable[[], None] | None = None
         self._journal = journal
@@ -192,7 +199,7 @@ class Feed:
         self.troubles: dict[str, str] = {}
         self._attempts = 0
         self._last_attempt: int | None = None
-        self._history_asked_for: int | None = None
+        self._history_asked_for: tuple[int, ...] | None = None
         self._reads_history = False
         self._was_live = False
         self._last_loss = ""
@@ -201,7 +208,7 @@ class Feed:
         self._refused_at: int | None = None
         self._handlers: dict[type, Callable[[_Session, Any], None]] = {
             msg.MarketBar: self._bar,
-            msg.MarketTrade: self._trade,
+            msg.MarketTrades: self._trades,
             msg.EndOfInterval: self._end_of_interval,
             msg.Mapping: self._map,
             msg.SignOfLife: self._sign_of_life,
@@ -210,6 +217,7 @@ class Feed:
             msg.SlowReader: self._slow_reader,
             msg.Oddity: self._oddity,
             msg.Unreadable: self._unreadable,
+            msg.Doubt: self._doubt,
         }
         self._alive = 0
         self._heard_from = 0
@@ -222,6 +230,8 @@ class Feed:
         self._history_failures = 0
         self._unmapped: set[int] = set()
         self._traded_by: dict[str, Strategy | None] = {}
+        # How far the gateway's clock is ahead of ours, as believed and as last said.
+        self._ahead_ns = self._said_ahead_ns = 0
 
     # The life of the feed.
 
@@ -229,7 +239,7 @@ class Feed:
         """Connect, and connect again, until stopped or refused for good."""
         self._resume()
         if any(strategy.newest is None for strategy in self.strategies.values()):
-            self._fetch(None, "backfill")
+            self._fetch()
         while not self.stop.is_set():
             if not self._pause():
                 break
@@ -245,7 +255,7 @@ class Feed:
                 self._go(FATAL, end.lost.reason)
                 break
             if end.needs_history:
-                self._fetch(self.complete_until, "historical")
+                self._fetch()
             if end.lost.slow_retry:
                 self._attempts = max(self._attempts, 7)
         if self.state != FATAL:
@@ -314,7 +324,8 @@ class Feed:
             session.replays_due = len({wanted.schema for wanted in subscriptions})
         self._at_present = start is None
         for strategy in self.strategies.values():
-            strategy.forget_prints()
+            strategy.forget_trades()
+        self.troubles.pop("unmapped", None)
         self.connections += 1
         self._journal("connecting", None, self.reason, start, None, {"number": self.connections})
         connection.open()
@@ -390,6 +401,19 @@ class Feed:
             return 0
         return self.clock.arrival(message.sent, message.received)
 
+    def _present(self, sent: int, arrival: int) -> int:
+        """Return the gateway's time, from when it sent a record and when that came.
+
+        Our own clock may be wrong, and then every record says the same of it. One that disagrees
+        with those before it is not believed: it would close what is still to come.
+        """
+        if not sent:
+            return arrival
+        ahead, self._said_ahead_ns, before = sent - arrival, sent - arrival, self._said_ahead_ns
+        if min(abs(ahead - self._ahead_ns), abs(ahead - before)) <= _SKEW_NS:
+            self._ahead_ns = ahead
+        return arrival + self._ahead_ns
+
     def _bar(self, session: _Session, bar: msg.MarketBar) -> None:
         symbol = session.symbols.get(bar.instrument_id)
         if symbol is None:
@@ -402,8 +426,7 @@ class Feed:
             return
         end = bar.ts_event + self._interval_ns
         values = (bar.open, bar.high, bar.low, bar.close, bar.volume)
-        # By the gateway's clock where it says it: ours may be wrong, and the bar is none the worse.
-        present = bar.sent or arrival
+        present = self._present(bar.sent, arrival)
         if end > max(arrival, present) + _FUTURE_NS:
             self._journal(
                 "alarm",
@@ -415,18 +438,19 @@ class Feed:
             )
             strategy.refuse(Bar(symbol, bar.ts_event, *values, "live", arrival), "future")
             return
-        self._prove(session, bar.ts_event, newest=self._newest())
+        # In one stream the bars of all engines are in order; of another stream nothing is said.
+        said_of = list(self.strategies.values()) if session.is_single else [strategy]
+        self._prove(session, bar.ts_event, said_of)
+        self._check_calendar(bar.ts_event)
         fresh = arrival - end <= self.settings.max_bar_age_s * _NANOS
         if session.is_single and present - end <= self.settings.max_bar_age_s * _NANOS:
             self._at_present = True
         if fresh:
             self._caught_up("caught up")
         acts_late = self.settings.late == "act" and self._was_live
-        # A minute without the gateway's word is no reason not to act; the other troubles are.
-        forbidden = self.troubles.keys() - {"quiet"}
-        actionable = (self.state == LIVE and fresh) or (acts_late and not forbidden)
-        if self.complete_until < bar.ts_event:
-            self._completed(bar.ts_event)
+        actionable = (self.state == LIVE and fresh) or (acts_late and not self._forbidden())
+        if any(one.complete_until < bar.ts_event for one in said_of):
+            self._completed(bar.ts_event, said_of)
         self._bars_until = max(self._bars_until, end)
         self._grace(present)
         if self._at_present:
@@ -438,17 +462,36 @@ class Feed:
         if self.state == LIVE:
             self._committed()
 
-    def _set_aside(self, session: _Session, bar: msg.MarketBar) -> None:
-        """Keep a bar of an instrument without a symbol until one comes; it may be ours."""
-        if bar.instrument_id not in session.unmapped:
-            self._trouble("unmapped", f"bars of instrument {bar.instrument_id} have no symbol")
-        session.unmapped.setdefault(bar.instrument_id, []).append(bar)
+    def _check_calendar(self, ts: int) -> None:
+        last = self.calendar.closes[-1]
+        if ts >= last and "calendar" not in self.troubles:
+            day = self.calendar.days[-1]
+            self._trouble("calendar", f"the session table ends with {day}: upgrade clustercore")
 
-    def _trade(self, session: _Session, trade: msg.MarketTrade) -> None:
-        symbol = session.symbols.get(trade.instrument_id)
-        strategy = self._strategy_of(symbol) if symbol is not None else None
-        if strategy is not None and symbol is not None:
-            strategy.take_print(Print(symbol, trade.ts, trade.price, trade.size))
+    def _forbidden(self) -> bool:
+        """Return whether something forbids acting; a minute without the gateway's word does not."""
+        return bool(self.troubles.keys() - {"quiet"})
+
+    def _set_aside(self, session: _Session, bar: msg.MarketBar) -> None:
+        """Keep a bar of an instrument without a symbol until one comes; it may be ours.
+
+        An instrument for which another connection had no symbol either forbids nothing any more.
+        """
+        number = bar.instrument_id
+        waiting = session.unmapped.setdefault(number, [])
+        waiting.append(bar)
+        if number not in self._unmapped:
+            if len(waiting) == 1:
+                self._trouble("unmapped", f"bars of instrument {number} have no symbol")
+        elif len(waiting) == _UNMAPPED_ROW:
+            self._write_unmapped(number, session.unmapped.pop(number))
+
+    def _trades(self, session: _Session, trades: msg.MarketTrades) -> None:
+        for number in set(trades.rows["instrument_id"].tolist()):
+            symbol = session.symbols.get(number)
+            strategy = self._strategy_of(symbol) if symbol is not None else None
+            if strategy is not None and symbol is not None:
+                strategy.take_trades(trades.of(number, symbol))
 
     def _release(self, session: _Session) -> None:
         """Count a replay that is complete; with the last of them, the bars that waited go on."""
@@ -456,12 +499,17 @@ class Feed:
         if session.replays_due:
             return
         held, session.held = session.held, []
-        for message in held:
+        for place, message in enumerate(held, 1):
             self._message(session, message)
+            if place % _HEARD_EVERY == 0:
+                self._idle()
+                if self.stop.is_set():
+                    # What was not taken is replayed at the next start.
+                    return
 
     def _end_of_interval(self, session: _Session, message: msg.EndOfInterval) -> None:
         end, arrival = message.ts_end, self._arrival(message)
-        present = message.sent or arrival
+        present = self._present(message.sent, arrival)
         if end > max(arrival, present) + _FUTURE_NS or end % self._interval_ns:
             self._journal("alarm", None, "an interval's end from the future", end, arrival, {})
             return
@@ -472,9 +520,10 @@ class Feed:
             # Another connection may map it, and replays the minute; once for each number.
             self._unmapped.add(number)
             raise _Ended(msg.Lost(f"instrument {number} has bars and no symbol"))
-        self._prove(session, end, newest=None)
+        everybody = list(self.strategies.values())
+        self._prove(session, end, everybody)
         if end > self.complete_until:
-            self._completed(end)
+            self._completed(end, everybody)
         fresh = present - end <= (self.settings.max_bar_age_s + 60) * _NANOS
         self._at_present = self._at_present or fresh
         if fresh:
@@ -487,9 +536,9 @@ class Feed:
         if session.replays_due:
             return
         self._at_present = True
-        instant = message.sent or self._arrival(message)
+        instant = self._present(message.sent, self._arrival(message))
         # The minute under way has no bar yet, so that nothing of it is missing.
-        self._prove(session, instant - instant % self._interval_ns, newest=None)
+        self._prove(session, instant - instant % self._interval_ns, self.strategies.values())
         if not self._nothing_known():
             self._caught_up("the replay is complete")
 
@@ -501,6 +550,11 @@ class Feed:
 
     def _unreadable(self, _session: _Session, message: msg.Unreadable) -> None:
         self._journal("refused", None, f"not a number that can be: {message.text}", None, None, {})
+
+    def _doubt(self, session: _Session, message: msg.Doubt) -> None:
+        if not session.doubted:
+            session.doubted = True
+            self._journal("alarm", None, message.text, None, None, {})
 
     def _map(self, session: _Session, message: msg.Mapping) -> None:
         known = session.symbols.get(message.instrument_id)
@@ -524,8 +578,7 @@ class Feed:
 
     def _sign_of_life(self, _session: _Session, message: msg.SignOfLife) -> None:
         arrival = self._arrival(message)
-        # Not further than our own clock allows: a wrong stamp would close what is to come.
-        self._grace(min(message.sent or arrival, arrival + _FUTURE_NS))
+        self._grace(self._present(message.sent, arrival))
         said = _SPEED.search(message.text)
         if said is None or not isinstance(self.clock, MarketClock):
             return
@@ -557,7 +610,7 @@ class Feed:
 
     def _named_in(self, text: str) -> set[str]:
         """Return the engines whose symbol an error names; the text itself where it names none."""
-        said = text.upper()
+        said = set(_SYMBOL.findall(text.upper()))
         named = {
             s.root
             for s in self.strategies.values()
@@ -567,71 +620,101 @@ class Feed:
 
     # What is missing.
 
-    def _prove(self, session: _Session, ts: int, *, newest: int | None) -> None:
+    @property
+    def complete_until(self) -> int:
+        """Up to when nothing is missing of the market that is known best, ns UTC; 0 at first."""
+        return max(strategy.complete_until for strategy in self.strategies.values())
+
+    def _prove(self, session: _Session, ts: int, said_of: Iterable[Strategy]) -> None:
         """Settle, at the first word about bars, whether something lies between then and before."""
-        if session.proved:
+        asked = [strategy for strategy in said_of if strategy.root not in session.proved]
+        if not asked:
             return
-        missing = 0
-        if self.complete_until and not (newest is not None and ts <= newest):
-            missing = self.calendar.trading_ns(self.complete_until, ts)
-        if missing and self._may_ask_history():
+        missing = {
+            strategy.root: self.calendar.trading_ns(strategy.complete_until, ts)
+            for strategy in asked
+            if strategy.complete_until
+        }
+        longest = max(missing.values(), default=0)
+        if longest and self._may_ask_history():
             raise _Ended(
-                msg.Lost(f"the replay begins {missing // _NANOS} s of trading too late"),
+                msg.Lost(f"the replay begins {longest // _NANOS} s of trading too late"),
                 needs_history=True,
             )
-        session.proved = True
         self._replay_all = False
-        if missing:
-            self._hole(self.complete_until, ts)
-        elif session.asked_from is not None:
+        for strategy in asked:
+            session.proved.add(strategy.root)
+            if missing.get(strategy.root):
+                session.has_holes = True
+                self._hole(strategy, ts)
+        proved = len(session.proved) == len(self.strategies)
+        if proved and not session.has_holes and session.asked_from is not None:
             self._journal("resumed", None, "nothing is missing", session.asked_from, ts, {})
 
-    def _hole(self, start: int, end: int) -> None:
-        self._journal("hole", None, "neither replay nor history has it", start, end, {})
-        self._hole_until = end
+    def _hole(self, strategy: Strategy, end: int) -> None:
+        start = strategy.complete_until
+        problem = "neither replay nor history has it"
+        self._journal("hole", strategy.root, problem, start, end, {})
+        self._hole_until = max(self._hole_until, end)
+        # The next gap is another question.
+        self._history_failures = 0
         self._trouble("hole", "bars are missing that nobody has")
-        self._close(end - end % self._interval_ns, "hole")
+        strategy.close(end - end % self._interval_ns, "hole")
 
     def _may_ask_history(self) -> bool:
         if self.past is None or self._history_failures >= _MOST_HISTORY_FAILURES:
             return False
-        return self._history_asked_for != self.complete_until
+        return self._history_asked_for != self._known()
 
-    def _fetch(self, since: int | None, origin: str) -> None:
-        """Fill from history what it has."""
+    def _known(self) -> tuple[int, ...]:
+        return tuple(strategy.complete_until for strategy in self.strategies.values())
+
+    def _fetch(self) -> None:
+        """Take from history what it has: what a new engine begins with, what others missed."""
         if self.past is None:
             return
         self._go(CATCHING_UP, "reading history")
         try:
             end = self._meanwhile(self.past.available_end)
-            start = end - self._backfill_ns if since is None else since - self._interval_ns
-            if since is not None and end <= since:
+            starts = {
+                root: end - self._backfill_ns
+                if strategy.newest is None
+                else strategy.complete_until - self._interval_ns
+                for root, strategy in self.strategies.items()
+            }
+            since = min(starts.values())
+            if end <= since + self._interval_ns:
                 self._journal("history", None, "history has nothing newer", since, end, {})
-                self._history_asked_for = self.complete_until
+                self._history_asked_for = self._known()
                 return
-            frame = self._meanwhile(functools.partial(self.past.bars, start, end))
+            frame = self._meanwhile(functools.partial(self.past.bars, since, end))
         except ClusterCoreError as error:
             _LOG.warning("history: %s", error)
-            self._journal("alarm", None, f"history: {error}", since, None, {})
+            self._journal("alarm", None, f"history: {error}", self.complete_until, None, {})
             self._history_failures += 1
             return
         self._history_failures = 0
-        self._journal(
-            "history",
-            None,
-            "filled from history",
-            since,
-            end,
-            {"bars": frame.height, "origin": origin},
-        )
+        detail = {"bars": frame.height}
+        self._journal("history", None, "filled from history", since, end, detail)
         if isinstance(self.clock, MarketClock):
             self.clock.observe(end, self.clock.stamp())
         self._reads_history = True
-        self._take_history(frame, origin)
+        is_whole = self._take_history(frame, starts)
         self._reads_history = False
-        self.complete_until = max(self.complete_until, end - end % self._interval_ns)
-        self._history_asked_for = self.complete_until
+        if is_whole:
+            end = self._end_of_history(frame, end)
+            for strategy in self.strategies.values():
+                until = max(strategy.complete_until, end - end % self._interval_ns)
+                strategy.complete_until = until
+        self._history_asked_for = self._known()
         self._committed()
+
+    def _end_of_history(self, frame: pl.DataFrame, end: int) -> int:
+        """Return up to when history is whole: by its bars, not by what it says of them."""
+        if frame.is_empty():
+            return end
+        last = int(frame["ts_event"].to_physical()[-1]) + self._interval_ns
+        return last if self.calendar.trading_ns(last, end) > _SHORT_NS else end
 
     def _meanwhile(self, ask: Callable[[], _Answer]) -> _Answer:
         """Return an answer that takes its time; the operator is heard meanwhile."""
@@ -656,40 +739,38 @@ class Feed:
         start = self._resume_point()
         if start is None or not self._may_ask_history():
             return
-        if self.calendar.trading_ns(self.complete_until, start):
-            self._fetch(self.complete_until, "historical")
+        if any(self.calendar.trading_ns(s.complete_until, start) for s in self._known_strategies()):
+            self._fetch()
 
-    def _take_history(self, frame: pl.DataFrame, origin: str) -> None:
+    def _take_history(self, frame: pl.DataFrame, starts: dict[str, int]) -> bool:
+        """Take bars of history, each engine from its own start; return whether all were taken."""
         arrival = self.clock.now()
-        acts = self.settings.late == "act" and self._was_live and origin == "historical"
-        # An engine that is added later gets its history; the others have theirs.
-        known = {
-            s.root
-            for s in self.strategies.values()
-            if origin == "backfill" and s.newest is not None
-        }
+        fresh = {root for root, s in self.strategies.items() if s.newest is None}
+        acts_late = self.settings.late == "act" and self._was_live and not self._forbidden()
         columns = frame.select("ts_event", "open", "high", "low", "close", "volume", "symbol")
         for row, (ts, opened, high, low, close, volume, symbol) in enumerate(columns.iter_rows()):
             strategy = self._strategy_of(symbol)
-            if strategy is None or strategy.root in known:
+            if strategy is None or ts < starts[strategy.root]:
                 continue
-            self._end_session_before(ts)
+            is_backfill = strategy.root in fresh
             strategy.take(
                 symbol,
                 ts,
                 (opened, high, low, close, volume),
-                origin=origin,
+                origin="backfill" if is_backfill else "historical",
                 arrival=max(arrival, ts + self._interval_ns),
-                actionable=acts,
+                actionable=acts_late and not is_backfill,
             )
             if row % 2_000 == 0:
                 self._committed()
                 self._idle()
                 if self.stop.is_set():
-                    return
+                    return False
+        return True
 
-    def _completed(self, until: int) -> None:
-        self.complete_until = until
+    def _completed(self, until: int, strategies: Iterable[Strategy]) -> None:
+        for strategy in strategies:
+            strategy.complete_until = max(strategy.complete_until, until)
         self._attempts = 0
         # The first bar after a hole is known, and its interval not closed yet.
         over = ("quiet", "hole") if until > self._hole_until else ("quiet",)
@@ -813,9 +894,8 @@ class Feed:
 
     def _resume(self) -> None:
         """Take over from the log how far it reaches."""
-        ends = [s.closed_until for s in self.strategies.values()]
-        ends += [s.newest for s in self.strategies.values() if s.newest is not None]
-        self.complete_until = max(ends, default=0)
+        for strategy in self.strategies.values():
+            strategy.complete_until = max(strategy.closed_until, strategy.newest or 0)
         self._over = self.complete_until
         if isinstance(self.clock, MarketClock) and self.complete_until:
             self.clock.observe(self.complete_until, self.clock.stamp())
@@ -823,32 +903,32 @@ class Feed:
         self._was_live = any(strategy.was_live for strategy in self.strategies.values())
 
     def _nothing_known(self) -> bool:
-        return all(strategy.newest is None for strategy in self.strategies.values())
+        return not self._known_strategies()
 
-    def _newest(self) -> int | None:
-        known = [s.newest for s in self.strategies.values() if s.newest is not None]
-        return max(known) if known else None
+    def _known_strategies(self) -> list[Strategy]:
+        return [s for s in self.strategies.values() if s.newest is not None]
 
     def _resume_point(self) -> int | None:
         """Return where a replay begins: at a bar that is known, one interval back at least.
 
         Not before what the gateway can replay: over a weekend nothing is missing all the same.
         """
-        known = [s.newest for s in self.strategies.values()]
-        oldest = min((ts for ts in known if ts is not None), default=None)
-        if oldest is None:
+        known = self._known_strategies()
+        reach = round(self.settings.replay_limit_h * 3600 * _NANOS)
+        if not known or not reach:
             return None
         if self._replay_all:
             return 0
-        start = self.complete_until - self._interval_ns
-        if None not in known:
-            start = min(start, oldest)
-        reach = round(self.settings.replay_limit_h * 3600 * _NANOS) - _REACH_MARGIN_NS
-        return max(start, self.clock.now() - reach)
+        start = min(min(s.complete_until - self._interval_ns, s.newest or 0) for s in known)
+        return max(start, self.clock.now() - max(0, reach - _REACH_MARGIN_NS))
 
     def _subscriptions(self, start: int | None) -> list[Subscription]:
         parents = tuple(f"{s.root}.FUT" for s in self.strategies.values() if s.symbol is None)
-        single = tuple(s.symbol for s in self.strategies.values() if s.symbol is not None)
+        named = [s for s in self.strategies.values() if s.symbol is not None]
+        # A contract given by name is traded from the next session on; until then another may be.
+        single = tuple(
+            dict.fromkeys(symbol for s in named for symbol in (s.symbol, s.front) if symbol)
+        )
         wanted = []
         uses_trades = any(s.uses_prints for s in self.strategies.values())
         for schema in ("trades", "ohlcv-1m") if uses_trades else ("ohlcv-1m",):
@@ -865,7 +945,7 @@ class Feed:
 
     def _find_strategy(self, symbol: str) -> Strategy | None:
         for strategy in self.strategies.values():
-            if strategy.symbol == symbol:
+            if strategy.symbol is not None and symbol in {strategy.symbol, strategy.front}:
                 return strategy
         if not is_outright(symbol):
             return None
@@ -876,15 +956,11 @@ class Feed:
 
     def _quarantine(self, session: _Session) -> None:
         for number, bars in session.unmapped.items():
-            detail: dict[str, Any] = {
-                "instrument_id": number,
-                "bars": [list(bar) for bar in bars[:10]],
-            }
-            self._journal(
-                "unmapped",
-                None,
-                f"{len(bars)} bars of an instrument without a symbol",
-                bars[0].ts_event,
-                bars[-1].ts_event,
-                detail,
-            )
+            if bars:
+                self._write_unmapped(number, bars)
+
+    def _write_unmapped(self, number: int, bars: Sequence[msg.MarketBar]) -> None:
+        detail: dict[str, Any] = {"instrument_id": number, "bars": [list(bar) for bar in bars]}
+        problem = f"{len(bars)} bars of an instrument without a symbol"
+        first, last = bars[0].ts_event, bars[-1].ts_event
+        self._journal("unmapped", None, problem, first, last, detail)

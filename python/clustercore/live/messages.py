@@ -5,7 +5,14 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = [
     "AUTHENTICATION",
@@ -17,12 +24,13 @@ __all__ = [
     "SKIPPED",
     "UNRESOLVED",
     "Acknowledged",
+    "Doubt",
     "EndOfInterval",
     "GatewayError",
     "Lost",
     "Mapping",
     "MarketBar",
-    "MarketTrade",
+    "MarketTrades",
     "Message",
     "Oddity",
     "ReplayCompleted",
@@ -56,18 +64,70 @@ class MarketBar(NamedTuple):
     received: int
 
 
-class MarketTrade(NamedTuple):
-    """A trade; ``ts`` is the time by which bars are formed."""
+@dataclass(frozen=True, slots=True, eq=False)
+class MarketTrades:
+    """Trades that came one after the other, as columns: a busy market has thousands a second.
 
-    instrument_id: int
-    ts: int
-    ts_event: int
-    sequence: int
-    side: str
-    price: int
-    size: int
-    sent: int
-    received: int
+    Attributes
+    ----------
+    rows : ndarray of records, shape (n_trades,)
+        Fields ``instrument_id ts ts_event sequence side price size``; ``ts`` is the time by which
+        bars are formed.
+    symbol : str
+        The contract, once it is known; all rows are then of it.
+    """
+
+    rows: NDArray[Any]
+    symbol: str = ""
+    first: int = field(init=False)
+    """The earliest time."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "first", int(self.rows["ts"].min()) if len(self.rows) else 0)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def ts(self) -> NDArray[np.int64]:
+        """Times by which bars are formed, ns UTC."""
+        return self._column("ts")
+
+    @property
+    def price(self) -> NDArray[np.int64]:
+        """Prices in 1e-9 points."""
+        return self._column("price")
+
+    @property
+    def size(self) -> NDArray[np.int64]:
+        """Contracts."""
+        return self._column("size")
+
+    @property
+    def volume(self) -> int:
+        """Contracts of all of them."""
+        return int(self.size.sum())
+
+    def of(self, instrument_id: int, symbol: str) -> MarketTrades:
+        """Return those of one instrument, under its name."""
+        return MarketTrades(self.rows[self.rows["instrument_id"] == instrument_id], symbol)
+
+    def where(self, flags: NDArray[np.bool_]) -> MarketTrades:
+        """Return some of them."""
+        return self if flags.all() else MarketTrades(self.rows[flags], self.symbol)
+
+    def once(self) -> MarketTrades:
+        """Return them without those that are there again, every field the same."""
+        _, firsts = np.unique(self.rows, return_index=True)
+        return MarketTrades(self.rows[np.sort(firsts)], self.symbol)
+
+    @classmethod
+    def joined(cls, parts: Sequence[MarketTrades]) -> MarketTrades:
+        """Return the trades of several, which are of one contract."""
+        return cls(np.concatenate([part.rows for part in parts]), parts[0].symbol)
+
+    def _column(self, name: str) -> NDArray[np.int64]:
+        return self.rows[name].astype(np.int64)
 
 
 class Mapping(NamedTuple):
@@ -144,6 +204,14 @@ class Unreadable(NamedTuple):
     received: int
 
 
+class Doubt(NamedTuple):
+    """What the vendor itself is not sure of."""
+
+    text: str
+    sent: int
+    received: int
+
+
 class Lost(NamedTuple):
     """The end of a connection: always the last message."""
 
@@ -155,7 +223,7 @@ class Lost(NamedTuple):
 
 Message = (
     MarketBar
-    | MarketTrade
+    | MarketTrades
     | Mapping
     | EndOfInterval
     | SignOfLife
@@ -165,5 +233,6 @@ Message = (
     | GatewayError
     | Oddity
     | Unreadable
+    | Doubt
     | Lost
 )

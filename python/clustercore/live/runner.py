@@ -334,8 +334,12 @@ class LiveRunner:
             self._counts["differences"] += 1
             problem = f"the log does not replay to what is stored: {found.difference}"
             ledger.journal("alarm", strategy.root, problem, None, None, {})
-        if symbol is not None:
-            strategy.front = symbol
+        if found.days_short:
+            problem = (
+                f"the log has {found.days_short} days less than the new settings look back on; "
+                "windows without a baseline are counted as warming_up until then"
+            )
+            ledger.journal("alarm", strategy.root, problem, None, None, {})
         return strategy
 
     def _begin_epoch(self, ledger: Ledger, strategy: Strategy, epoch: Epoch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,9 +14,10 @@ import polars as pl
 
 from clustercore.engine import ENGINE_VERSION
 from clustercore.errors import DataError
-from clustercore.inputs import Bar, Carry, Closed, Entry, Epoch, Input, Operator, WarmUp
-from clustercore.parity import compare
+from clustercore.inputs import Carry, Closed, Entry, Epoch, Input, WarmUp
+from clustercore.parity import compare, verify
 from clustercore.store import Store
+from clustercore.store.rows import inputs_of
 
 if TYPE_CHECKING:
     from clustercore.config import Config
@@ -29,6 +31,14 @@ _DAY_NS = 86_400 * 10**9
 # More than the sessions over which duplicates are looked for and months compared.
 _REMEMBERED_DAYS = 21
 _RECENT = 10_000
+# Over a weekend, a holiday, and the session under way.
+_SPARE_DAYS = 3
+# So many the usual minutes of a session are the median of.
+_USUAL_SESSIONS = 20
+# Fewer than a session has, so that a short one among them does no harm.
+_SESSION_MINUTES = 20 * 60
+# Rows of a log that are folded at a time.
+_ROWS = 65_536
 
 
 @dataclass(frozen=True)
@@ -38,6 +48,8 @@ class Restored:
     replayed: int
     difference: str | None
     new_epoch: bool
+    days_short: int = 0
+    """How many days of history the new epoch lacks, by what its settings look back on."""
 
 
 def restore(
@@ -67,8 +79,8 @@ def restore(
     Returns
     -------
     Restored
-        How many entries were replayed, the first difference from what is stored, and whether
-        another epoch begins.
+        How many entries were replayed, the first difference from what is stored (in an earlier
+        epoch, too), and whether another epoch begins.
 
     Raises
     ------
@@ -83,19 +95,30 @@ def restore(
         return Restored(0, None, new_epoch=True)
     last = epochs[-1][1]
     horizon = _horizon(store, root)
+    difference = None
     for _, epoch in epochs[:-1]:
-        for _, item in store.entries(root, epoch.number):
-            if not isinstance(item, Bar | Closed) or _ts(item) >= horizon:
-                strategy.note(item)
+        _note_rows(strategy, store.inputs(root, epoch.number), horizon)
+        difference = difference or verify(store, root, epoch).difference
     if last.engine_version != ENGINE_VERSION:
-        return _after_upgrade(store, strategy, last, wanted, flush)
+        difference = difference or verify(store, root, last).difference
+        _after_upgrade(store, strategy, last, wanted, flush)
+        return Restored(0, difference, new_epoch=True)
     with _without_collection():
         replayed, caused = _fold_again(store, strategy, last, horizon, see)
-    difference = compare(store, root, last, caused)
-    same = (last.config_id, last.sessions_hash) == (wanted.config_id, wanted.sessions_hash)
-    if not same:
-        strategy.pending_epoch = lambda: _successor(store, strategy, wanted, flush)
-    return Restored(replayed, difference, new_epoch=not same)
+    difference = difference or compare(store, root, last, caused)
+    if (last.config_id, last.sessions_hash) == (wanted.config_id, wanted.sessions_hash):
+        return Restored(replayed, difference, new_epoch=False)
+    strategy.pending_epoch = lambda: _successor(store, strategy, wanted, flush)
+    return Restored(replayed, difference, new_epoch=True, days_short=_days_short(store, strategy))
+
+
+def _days_short(store: Store, strategy: Strategy) -> int:
+    """Return how many days the log lacks of what the new settings look back on."""
+    first = store.first_bar(strategy.root)
+    if first is None or strategy.last_bar is None:
+        return 0
+    needed = days_needed(strategy.config) - _SPARE_DAYS
+    return max(0, needed - (strategy.last_bar.ts_event - first) // _DAY_NS)
 
 
 def _fold_again(
@@ -106,30 +129,33 @@ def _fold_again(
     see: Callable[[int, Input, tuple[Event, ...]], None],
 ) -> tuple[int, list[Entry]]:
     """Fold an epoch's entries; return how many, and those that caused something."""
-    replayed = 0
     caused: list[Entry] = []
-    apply, note = strategy.fold.apply, strategy.note
-    for seq, item in store.entries(strategy.root, epoch.number):
-        events = apply(item)
-        if not isinstance(item, Bar | Closed) or _ts(item) >= horizon:
-            note(item)
-        if isinstance(item, Epoch) and strategy.on_epoch is not None:
-            strategy.on_epoch(item)
-        replayed += 1
-        if events or isinstance(item, Carry):
-            see(seq, item, events)
-        if events:
-            caused.append(Entry(seq, strategy.root, epoch.number, item, events))
-    return replayed, caused
+    rows = store.inputs(strategy.root, epoch.number)
+    for part in rows.iter_slices(_ROWS):
+        for seq, item, events in strategy.fold.apply_rows(part):
+            if isinstance(item, Epoch) and strategy.on_epoch is not None:
+                strategy.on_epoch(item)
+            if events or isinstance(item, Carry):
+                see(seq, item, events)
+            if events:
+                caused.append(Entry(seq, strategy.root, epoch.number, item, events))
+    _note_rows(strategy, rows, horizon)
+    return rows.height, caused
 
 
-def _ts(item: Bar | Closed) -> int:
-    return item.ts_event if isinstance(item, Bar) else item.ts
+def _note_rows(strategy: Strategy, rows: pl.DataFrame, horizon: int) -> None:
+    """Let a strategy see again what was said lately about months, duplicates and closings."""
+    of_market = pl.col("kind").is_in(["bar", "closed", "print"])
+    recent = (pl.col("kind") != "print") & (pl.col("ts").to_physical() >= horizon)
+    for _, item in inputs_of(rows.filter(~of_market | recent)):
+        strategy.note(item)
 
 
 def _horizon(store: Store, root: str) -> int:
     """Return from when on bars are remembered; older ones matter to the engine only."""
-    newest = store.inputs(root, after=store.next_seq - _RECENT)["ts"].max()
+    recent = store.inputs(root, after=store.next_seq - _RECENT)
+    # What was kept aside may say any time.
+    newest = recent.filter(pl.col("consumed") | (pl.col("kind") == "closed"))["ts"].max()
     return (_nanos(newest) if newest is not None else 0) - _REMEMBERED_DAYS * _DAY_NS
 
 
@@ -151,10 +177,13 @@ def _without_collection() -> Iterator[None]:
 
 def _successor(
     store: Store, strategy: Strategy, wanted: Epoch, flush: Callable[[], None]
-) -> list[Input]:
-    """Return the entries that begin an epoch at a session's boundary."""
+) -> list[Input] | None:
+    """Return the entries that begin an epoch; None while a session of the old table goes on."""
     flush()
-    state = strategy.fold.engine.account_state()
+    try:
+        state = strategy.fold.engine.account_state()
+    except DataError:
+        return None
     return _begin_with(store, strategy, wanted, state)
 
 
@@ -185,17 +214,15 @@ def _begin_with(store: Store, strategy: Strategy, wanted: Epoch, state: str) -> 
 
 def _after_upgrade(
     store: Store, strategy: Strategy, last: Epoch, wanted: Epoch, flush: Callable[[], None]
-) -> Restored:
+) -> None:
     """Begin an epoch after another engine version, from what it left at its session's end."""
     root = strategy.root
-    end = -1
-    for seq, item in store.entries(root, last.number):
-        strategy.note(item)
-        if (isinstance(item, Bar) and not item.consumed) or item == Operator("stop"):
-            continue
-        end = seq
+    rows = store.inputs(root, last.number)
+    _note_rows(strategy, rows, _horizon(store, root))
+    stopped = (pl.col("kind") == "operator") & (pl.col("reason") == "stop")
+    taken = rows.filter(~stopped & pl.col("consumed").fill_null(value=True))["seq"].to_list()
     left = [c for c in store.certificates(root) if c.epoch == last.number and c.state]
-    if not left or left[-1].upto_seq < end:
+    if not left or left[-1].upto_seq < taken[-1]:
         raise DataError(
             f"{root}: engine version {last.engine_version} was stopped in the middle of a session; "
             "run that version until the session's end, then this one",
@@ -205,19 +232,24 @@ def _after_upgrade(
         )
     strategy.begin(_begin_with(store, strategy, wanted, left[-1].state))
     flush()
-    return Restored(0, None, new_epoch=True)
 
 
 def days_needed(config: Config) -> int:
-    """Return how many days of history the configuration needs before it can decide.
+    """Return how many days of history the configuration looks back on, 5 at least.
 
     Examples
     --------
     >>> from clustercore.config import Config
-    >>> days_needed(Config.preset("default")), days_needed(Config.preset("v6"))
+    >>> days_needed(Config.preset("default")), days_needed(Config.preset("v6-live"))
     (31, 5)
     """
-    # Weekends, a holiday, and the session under way.
-    if config.baseline.mode == "time_of_day":
-        return int(config.baseline.sessions * 7 / 5) + 3
-    return 5
+    baseline = config.baseline
+    sessions = {"time_of_day": baseline.sessions, "previous_session": _USUAL_SESSIONS}
+    minutes = max(
+        config.volatility.minutes,
+        config.volatility.atr_minutes,
+        baseline.bars if baseline.mode == "rolling" else 0,
+        60 * config.roll.lookback_hours,
+    )
+    needed: int = max(sessions.get(baseline.mode, 1), math.ceil(minutes / _SESSION_MINUTES))
+    return math.ceil(needed * 7 / 5) + _SPARE_DAYS

@@ -26,9 +26,10 @@ from clustercore.inputs import (
     Epoch,
     Input,
     Operator,
-    Print,
+    Prints,
 )
 from clustercore.instruments import parse_symbol
+from clustercore.live.messages import MarketTrades
 
 if TYPE_CHECKING:
     from clustercore.config import Config
@@ -144,23 +145,28 @@ class Strategy:
         self.interval_ns = interval_ns
         self.symbol = symbol
         self.tally = Tally()
-        self.front: str | None = symbol
+        self.front: str | None = None
+        self.complete_until = 0
+        """Up to when nothing of its market is missing, as the feed has settled; 0 at first."""
         self.session: int | None = None
         self.closed_until = 0
         self.last_bar: Bar | None = None
         self.newest: int | None = None
         self.was_live = False
         self.session_volume = 0
-        self.pending_epoch: Callable[[], Sequence[Input]] | None = None
+        self.pending_epoch: Callable[[], Sequence[Input] | None] | None = None
         self.on_epoch: Callable[[Epoch], None] | None = None
         # Offsets into the session and the volume by then, a pair of lists for each session.
         self._by_session: dict[int, tuple[list[int], list[int]]] = {}
         self._enter = enter
         self._journal = journal
-        self._expiry: date | None = None
+        # The month that was in front last; a session without one does not let an earlier one back.
+        self._held: tuple[str, date] | None = None
+        self._outside = 0
         self._known: dict[tuple[str, int], _Values] = {}
+        self._refuted: set[tuple[str, int, _Values]] = set()
         self._months: dict[int, list[tuple[int, int, int, int, int, int, str]]] = {}
-        self._prints: list[Print] = []
+        self._trades: list[MarketTrades] = []
 
     @property
     def uses_prints(self) -> bool:
@@ -184,7 +190,8 @@ class Strategy:
             case ContractChange(symbol):
                 self.front = symbol or None
                 if symbol:
-                    self._expiry = expiry_of(symbol, _EPOCH + timedelta(days=item.trade_date))
+                    day = _EPOCH + timedelta(days=item.trade_date)
+                    self._held = (symbol, expiry_of(symbol, day))
             case _:
                 pass
 
@@ -219,8 +226,7 @@ class Strategy:
             return False
         session = self.calendar.session(ts_event)
         if session is None:
-            self.tally.outside += 1
-            self._keep(bar, "outside_session")
+            self._keep_outside(bar)
             return False
         last_ts = self.last_bar.ts_event if self.last_bar is not None else -1
         if self.session is None or session > self.session:
@@ -238,19 +244,20 @@ class Strategy:
             return False
         return self._consume(bar)
 
-    def take_print(self, item: Print) -> None:
-        """Take a trade of the market; it waits for the bar that holds it."""
-        if self.uses_prints:
-            self._prints.append(item)
+    def take_trades(self, trades: MarketTrades) -> None:
+        """Take trades of the month in front; they wait for the bar that holds them."""
+        if self.uses_prints and len(trades):
+            self._trades.append(trades)
 
-    def forget_prints(self) -> None:
+    def forget_trades(self) -> None:
         """Drop the trades that wait: another connection replays them."""
-        self._prints.clear()
+        self._trades.clear()
 
     def close(self, ts: int, by: str) -> None:
         """Say that every interval that ends at or before ``ts`` is closed."""
         if ts > self.closed_until and self.fold.epoch is not None:
             self._apply(Closed(ts, by))
+        self._trades = [t for t in (t.where(t.ts >= ts) for t in self._trades) if len(t)]
 
     def operator(self, event: str) -> None:
         """Take the operator's word."""
@@ -284,31 +291,56 @@ class Strategy:
         self.note(item)
 
     def _consume(self, bar: Bar) -> bool:
-        for item in self._prints_before(bar):
+        prints = self._prints_of(bar)
+        if prints is not None:
             try:
-                self._apply(item)
+                self._apply(prints)
             except DataError as error:
-                detail = {"symbol": item.symbol}
-                self._journal("refused", self.root, str(error), item.ts, bar.arrival, detail)
+                self._refused(error, bar.ts_event, bar)
         try:
             self._apply(bar)
         except DataError as error:
             self.tally.refused += 1
-            self._journal(
-                "refused", self.root, str(error), bar.ts_event, bar.arrival, {"symbol": bar.symbol}
-            )
+            self._refused(error, bar.ts_event, bar)
             self._keep(bar, "refused")
             return False
         self.tally.consumed += 1
         return True
 
-    def _prints_before(self, bar: Bar) -> list[Print]:
-        if not self._prints:
-            return []
+    def _refused(self, error: DataError, ts: int, bar: Bar) -> None:
+        self._journal("refused", self.root, str(error), ts, bar.arrival, {"symbol": bar.symbol})
+
+    def _prints_of(self, bar: Bar) -> Prints | None:
+        """Return the trades of which a bar is made, where they are all there."""
+        if not self._trades:
+            return None
         end = bar.ts_event + self.interval_ns
-        due = [item for item in self._prints if item.ts < end]
-        self._prints = [item for item in self._prints if item.ts >= end]
-        return [item for item in due if item.ts >= bar.ts_event and item.symbol == bar.symbol]
+        due = [trades.where(trades.ts < end) for trades in self._trades if trades.first < end]
+        waiting = [
+            trades if trades.first >= end else trades.where(trades.ts >= end)
+            for trades in self._trades
+        ]
+        self._trades = [trades for trades in waiting if len(trades)]
+        own = [t.where(t.ts >= bar.ts_event) for t in due if t.symbol == bar.symbol]
+        if not any(map(len, own)):
+            return None
+        trades = MarketTrades.joined(own)
+        if trades.volume != bar.volume:
+            once = trades.once()
+            self.tally.duplicates += len(trades) - len(once)
+            trades = once
+        if trades.volume != bar.volume:
+            # A profile of a part of what traded would be another one; without trades it is none.
+            self._journal(
+                "trades_differ",
+                self.root,
+                f"trades of {trades.volume} contracts, the bar has {bar.volume}; none are used",
+                bar.ts_event,
+                end,
+                {"symbol": bar.symbol, "trades": len(trades)},
+            )
+            return None
+        return Prints(bar.symbol, trades.ts, trades.price, trades.size)
 
     def _keep(self, bar: Bar, reason: str) -> None:
         kept = replace(bar, consumed=False, actionable=False, reason=reason)
@@ -316,7 +348,27 @@ class Strategy:
         self._enter(self.root, epoch.number if epoch else 0, kept, ())
         self.note(kept)
 
+    def _keep_outside(self, bar: Bar) -> None:
+        """Keep a bar of no session; many of them say that the session table may be wrong."""
+        self.tally.outside += 1
+        self._outside += 1
+        if self._outside == _MANY_OUTSIDE:
+            self._journal(
+                "alarm",
+                self.root,
+                f"{_MANY_OUTSIDE} bars since the last session lie in none: compare the session "
+                "table with the exchange's hours",
+                bar.ts_event,
+                bar.arrival,
+                {"symbol": bar.symbol},
+            )
+        self._keep(bar, "outside_session")
+
     def _conflict(self, bar: Bar, known: _Values) -> None:
+        said = (bar.open, bar.high, bar.low, bar.close, bar.volume)
+        if (bar.symbol, bar.ts_event, said) in self._refuted:
+            self.tally.duplicates += 1
+            return
         self.tally.conflicts += 1
         self._journal(
             "conflict",
@@ -324,17 +376,18 @@ class Strategy:
             f"{bar.symbol} came twice with other numbers; the first stays",
             bar.ts_event,
             bar.ts_event + self.interval_ns,
-            {"first": list(known), "second": [bar.open, bar.high, bar.low, bar.close, bar.volume]},
+            {"first": list(known), "second": list(said)},
         )
-        kept = replace(bar, consumed=False, actionable=False, reason="conflict")
-        epoch = self.fold.epoch
-        self._enter(self.root, epoch.number if epoch else 0, kept, ())
+        self._keep(bar, "conflict")
 
     def _remember(self, bar: Bar) -> None:
+        values = (bar.open, bar.high, bar.low, bar.close, bar.volume)
+        if bar.reason == "conflict":
+            self._refuted.add((bar.symbol, bar.ts_event, values))
         if bar.reason in _NOT_REMEMBERED:
             return
         self.newest = max(self.newest or 0, bar.ts_event)
-        self._known[bar.symbol, bar.ts_event] = (bar.open, bar.high, bar.low, bar.close, bar.volume)
+        self._known[bar.symbol, bar.ts_event] = values
         session = self.calendar.session(bar.ts_event)
         if session is not None and self.symbol is None:
             self._months.setdefault(session, []).append(
@@ -352,6 +405,8 @@ class Strategy:
             offsets.append(bar.ts_event - self.calendar.opens[session])
             totals.append((totals[-1] if totals else 0) + bar.volume)
         self.last_bar = bar
+        # Also where a contract was given by name, and nothing else says which was traded.
+        self.front = bar.symbol
         self.was_live = self.was_live or bar.origin == "live"
 
     def _new_session(self, session: int, arrival: int, origin: str) -> None:
@@ -359,23 +414,32 @@ class Strategy:
         if self.session is not None:
             self.close(self.calendar.closes[self.session], "session")
         self.session = session
-        self.session_volume = 0
+        self.session_volume = self._outside = 0
         if self.pending_epoch is not None:
-            make, self.pending_epoch = self.pending_epoch, None
-            self.begin(make())
+            self._begin_epoch(self.pending_epoch, session)
         if self.symbol is None:
             self._choose(session, arrival, origin)
+        elif self.symbol != self.front:
+            day = (self.calendar.days[session] - _EPOCH).days
+            self._apply(ContractChange(self.symbol, self.front, "given", day))
         self._forget(session)
+
+    def _begin_epoch(self, make: Callable[[], Sequence[Input] | None], session: int) -> None:
+        """Begin the epoch that waits, unless the engine is in a session of another table."""
+        self.close(self.calendar.opens[session], "session")
+        items = make()
+        if items is not None:
+            self.pending_epoch = None
+            self.begin(items)
 
     def _choose(self, session: int, arrival: int, origin: str) -> None:
         roll = self.config.roll
-        held = None if self.front is None or self._expiry is None else (self.front, self._expiry)
         choice = choose_front(
             self._known_months(),
             self.calendar.sessions,
             session,
             self.interval_ns,
-            held=held,
+            held=self._held,
             lookback_hours=roll.lookback_hours,
             every=roll.every,
         )
@@ -388,24 +452,16 @@ class Strategy:
             return
         self._apply(ContractChange(choice.symbol, self.front, choice.reason, day))
         context = choice.context.with_columns(pl.col("ts_event").to_physical())
-        for ts, opened, high, low, close, volume in context.select(
-            "ts_event", "open", "high", "low", "close", "volume"
-        ).iter_rows():
-            self._apply(
-                Bar(
-                    choice.symbol,
-                    ts,
-                    opened,
-                    high,
-                    low,
-                    close,
-                    volume,
-                    origin,
-                    arrival,
-                    actionable=False,
-                    context=True,
-                )
-            )
+        prices = context.select("ts_event", "open", "high", "low", "close", "volume")
+        for ts, opened, high, low, close, volume in prices.iter_rows():
+            values = (opened, high, low, close, volume)
+            bar = Bar(choice.symbol, ts, *values, origin, arrival, actionable=False, context=True)
+            try:
+                self._apply(bar)
+            except DataError as error:
+                self.tally.refused += 1
+                self._refused(error, bar.ts_event, bar)
+                self._keep(bar, "refused")
 
     def _known_months(self) -> pl.DataFrame:
         rows = [row for session in sorted(self._months) for row in self._months[session]]
@@ -421,10 +477,13 @@ class Strategy:
         self._by_session = {row: sum_ for row, sum_ in self._by_session.items() if row >= kept}
         horizon = self.calendar.opens[kept]
         self._known = {key: value for key, value in self._known.items() if key[1] >= horizon}
+        self._refuted = {key for key in self._refuted if key[1] >= horizon}
 
 
 # What such a bar says is not believed, so that the true one is no duplicate or conflict.
 _NOT_REMEMBERED = frozenset({"conflict", "future"})
+# One in a hundred minutes of a session.
+_MANY_OUTSIDE = 14
 _EPOCH = date(1970, 1, 1)
 _MONTHS: dict[str, Any] = {
     "ts_event": pl.Int64,

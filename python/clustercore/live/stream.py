@@ -1,8 +1,9 @@
 """One connection to the live gateway, through the vendor's client; the only module that knows it.
 
 The client keeps nothing across sessions that could be relied on, so a connection is used once: its
-own client, its own event loop on its own thread, and an explicit end. Its callback only puts the
-record into a queue. Every end that we did not ask for is a loss, a normal return included.
+own client, its own event loop on its own thread, and an explicit end. What it hears is put into a
+queue as bytes and decoded by whoever takes it. Every end that we did not ask for is a loss, a
+normal return included.
 """
 
 from __future__ import annotations
@@ -10,16 +11,19 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import itertools
 import logging
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Final
+
+import numpy as np
 
 from clustercore.live import messages as msg
-from clustercore.live.vendor import import_databento
+from clustercore.live.vendor import import_databento, record_decoder
 
 if TYPE_CHECKING:
     from clustercore.live.key import Key
@@ -87,7 +91,9 @@ class Connection:
         self._settings = settings
         self._subscriptions = tuple(subscriptions)
         self._capture = capture
-        self._records: collections.deque[tuple[int, Any]] = collections.deque()
+        # Trades as bytes alone; everything else with the stamp of its receipt.
+        self._records: collections.deque[bytes | tuple[int, bytes]] = collections.deque()
+        self._decoder: Any = None
         self._wake = threading.Event()
         self._end: msg.Lost | None = None
         self._overflow = False
@@ -123,10 +129,33 @@ class Connection:
         if self._is_paused and len(records) <= most:
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._resume_reading)
-        taken = [_decode(*records.popleft()) for _ in range(min(len(records), most))]
+        taken = self._decoded([records.popleft() for _ in range(min(len(records), most))])
         if ended is not None and not records:
             taken.append(ended)
         return taken
+
+    def _decoded(self, records: Sequence[bytes | tuple[int, bytes]]) -> list[msg.Message]:
+        decoded: list[msg.Message] = []
+        for kind, group in itertools.groupby(records, type):
+            if kind is bytes:
+                decoded += _trades(list(group))  # type: ignore[arg-type]
+            else:
+                decoded += self._messages(group)
+        return decoded
+
+    def _messages(self, records: Iterable[Any]) -> Iterator[msg.Message]:
+        for received, data in records:
+            if self._decoder is None:
+                # The header; the records that follow are laid out as it says.
+                self._decoder = record_decoder(data)
+                continue
+            try:
+                self._decoder.write(data)
+                found = self._decoder.decode()
+            except BaseException as error:  # noqa: BLE001 -- a panic in the decoder is no Exception
+                yield msg.Oddity(f"a record that cannot be decoded: {error}", 0, received)
+            else:
+                yield from (_message(received, record) for record in found)
 
     @property
     def waiting(self) -> int:
@@ -154,18 +183,23 @@ class Connection:
         finally:
             self._loop.close()
 
-    def _received(self, record: Any) -> None:  # noqa: ANN401 -- one of the vendor's record classes
+    def _received(self, data: bytes) -> None:
         """Take a record; whatever goes wrong must not reach the client, which would swallow it."""
         try:
             if self._overflow:
                 return
-            self._records.append((time.monotonic_ns(), record))
-            if self.is_paced and len(self._records) > self._settings.queue_mark:
+            if data[_RTYPE_AT] == _TRADE:
+                self._records.append(data)
+            else:
+                self._records.append((time.monotonic_ns(), data))
+            waiting = len(self._records)
+            if waiting > self._settings.queue_mark and self.is_paced:
                 self._pause_reading()
-            if len(self._records) > self._settings.queue_limit:
+            if waiting > self._settings.queue_limit:
                 self._overflow = True
                 self._cancel()
-            self._wake.set()
+            if not self._wake.is_set():
+                self._wake.set()
         except BaseException as error:  # noqa: BLE001 -- it must not reach the client
             self._fault = error
             self._cancel()
@@ -202,9 +236,7 @@ class Connection:
                 compression=databento.Compression(self._settings.compression),
                 loop=self._loop,
             )
-            client.add_callback(self._received, self._failed)
-            if self._capture is not None:
-                client.add_stream(self._capture, self._failed)
+            client.add_stream(_Intake(self._received, self._capture), self._failed)
             for wanted in self._subscriptions:
                 client.subscribe(
                     self._settings.dataset,
@@ -263,17 +295,63 @@ class Connection:
             self._loop.call_soon_threadsafe(cancel)
 
 
-def _decode(received: int, record: Any) -> msg.Message:  # noqa: ANN401 -- one of the vendor's classes
-    decode = _DECODERS.get(type(record).__name__)
+class _Intake:
+    """What the client takes for a file: it writes the header and then each record, whole."""
+
+    closed = False
+
+    def __init__(self, take: Callable[[bytes], None], capture: IO[bytes] | None) -> None:
+        self._take = take
+        self._capture = capture
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: bytes) -> int:
+        self._take(data)
+        if self._capture is not None:
+            self._capture.write(data)
+        return len(data)
+
+    def flush(self) -> None:
+        if self._capture is not None:
+            self._capture.flush()
+
+    def close(self) -> None:
+        """Do nothing: whoever opened the file closes it."""
+
+
+def _message(received: int, record: Any) -> msg.Message:  # noqa: ANN401 -- one of the vendor's classes
+    make = _MESSAGES.get(type(record).__name__)
     sent = getattr(record, "ts_out", None) or 0
     if sent == _UNDEFINED_TIME:
         sent = 0
-    if decode is None:
+    if make is None:
         return msg.Oddity(f"a record of type {type(record).__name__}", sent, received)
     try:
-        return decode(record, sent, received)
+        return make(record, sent, received)
     except (ValueError, TypeError, OverflowError, AttributeError) as error:
         return msg.Oddity(f"{type(record).__name__} is not readable: {error}", sent, received)
+
+
+def _trades(records: Sequence[bytes]) -> list[msg.Message]:
+    """Return records of trades as columns; those whose times cannot be are said one by one."""
+    sizes = set(map(len, records))
+    if len(sizes) != 1 or min(sizes) < _TRADE_BYTES:
+        return [msg.Oddity(f"records of trades of {sorted(sizes)} bytes", 0, 0)]
+    layout: np.dtype[Any] = np.dtype({**_TRADE_LAYOUT, "itemsize": sizes.pop()})  # type: ignore[call-overload]
+    raw = np.frombuffer(b"".join(records), layout)
+    rows = np.empty(len(raw), _TRADE_FIELDS)
+    for name in _TRADE_FIELDS.fields or ():
+        rows[name] = raw[name]
+    possible = ((raw["ts_event"] | raw["ts"]) >> _REAL_BITS) == 0
+    said: list[msg.Message] = [
+        msg.Unreadable(f"a trade of {row['ts_event']}, received {row['ts']}", 0, 0)
+        for row in raw[~possible]
+    ]
+    if (raw["flags"] & _UNCERTAIN_TIME).any():
+        said.append(msg.Doubt("trades whose time of receipt the vendor doubts", 0, 0))
+    return [*said, msg.MarketTrades(rows[possible])]
 
 
 def _bar(record: Any, sent: int, received: int) -> msg.Message:  # noqa: ANN401
@@ -290,23 +368,6 @@ def _bar(record: Any, sent: int, received: int) -> msg.Message:  # noqa: ANN401
         record.low,
         record.close,
         record.volume,
-        sent,
-        received,
-    )
-
-
-def _trade(record: Any, sent: int, received: int) -> msg.Message:  # noqa: ANN401
-    if (record.ts_event | record.ts_recv) >> _REAL_BITS:
-        text = f"a trade of {record.ts_event}, received {record.ts_recv}"
-        return msg.Unreadable(text, sent, received)
-    return msg.MarketTrade(
-        record.instrument_id,
-        record.ts_recv,
-        record.ts_event,
-        record.sequence,
-        str(record.side),
-        record.price,
-        record.size,
         sent,
         received,
     )
@@ -331,6 +392,27 @@ def _system(record: Any, sent: int, received: int) -> msg.Message:  # noqa: ANN4
     return msg.SignOfLife(text, sent, received) if make is None else make(text, sent, received)
 
 
+_RTYPE_AT: Final = 1
+_TRADE: Final = 0
+_TRADE_BYTES: Final = 48
+# A record of a trade (version 3 of the encoding); whatever follows it is not read.
+_TRADE_LAYOUT: Final[dict[str, Any]] = {
+    "names": ["instrument_id", "ts_event", "price", "size", "side", "flags", "ts", "sequence"],
+    "formats": ["<u4", "<u8", "<i8", "<u4", "u1", "u1", "<u8", "<u4"],
+    "offsets": [4, 8, 16, 24, 29, 30, 32, 44],
+}
+_TRADE_FIELDS: Final = np.dtype(
+    [
+        ("instrument_id", "<u4"),
+        ("ts", "<i8"),
+        ("ts_event", "<i8"),
+        ("sequence", "<u4"),
+        ("side", "u1"),
+        ("price", "<i8"),
+        ("size", "<u4"),
+    ]
+)
+_UNCERTAIN_TIME: Final = 8
 _OHLCV_1M = 33
 # The wire has unsigned times and volumes of 64 bits; nothing before the year 2116 needs the last.
 _REAL_BITS = 62
@@ -340,9 +422,8 @@ _SYSTEM: dict[int, Callable[[str, int, int], msg.Message]] = {
     2: msg.SlowReader,
     3: msg.ReplayCompleted,
 }
-_DECODERS: dict[str, Callable[[Any, int, int], msg.Message]] = {
+_MESSAGES: dict[str, Callable[[Any, int, int], msg.Message]] = {
     "OHLCVMsg": _bar,
-    "TradeMsg": _trade,
     "SymbolMappingMsg": _mapping,
     "ErrorMsg": _error,
     "SystemMsg": _system,

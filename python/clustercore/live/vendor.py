@@ -7,10 +7,11 @@ import logging
 import threading
 import warnings
 from types import ModuleType
+from typing import Any
 
 from clustercore.errors import ConfigError
 
-__all__ = ["import_databento"]
+__all__ = ["import_databento", "record_decoder"]
 
 _LOCK = threading.Lock()
 
@@ -48,6 +49,15 @@ def import_databento() -> ModuleType:
         if _FILTER not in logger.filters:
             logger.addFilter(_FILTER)
     return module
+
+
+def record_decoder(header: bytes) -> Any:  # noqa: ANN401 -- the vendor's decoder
+    """Return the vendor's decoder for the records that follow a header."""
+    import_databento()
+    decoder = importlib.import_module("databento_dbn").DBNDecoder()
+    decoder.write(header)
+    decoder.decode()
+    return decoder
 
 
 def _import() -> ModuleType:

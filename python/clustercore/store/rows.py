@@ -8,6 +8,7 @@ from itertools import chain, repeat
 from operator import attrgetter
 from typing import Any, Final, cast
 
+import numpy as np
 import polars as pl
 
 from clustercore.engine import record_fields
@@ -22,7 +23,7 @@ from clustercore.inputs import (
     Epoch,
     Input,
     Operator,
-    Print,
+    Prints,
     WarmUp,
 )
 from clustercore.store.schema import DERIVED, TABLES, TIME, text_of
@@ -96,18 +97,28 @@ def print_frame(entries: Sequence[Entry]) -> pl.DataFrame:
 
     Columns at once, as a busy market has thousands of prints a second.
     """
-    prints = [cast("Print", entry.item) for entry in entries]
+    prints = [cast("Prints", entry.item) for entry in entries]
+    places = [np.arange(entry.seq, entry.seq + entry.places) for entry in entries]
     return pl.DataFrame(
-        [
-            pl.Series("seq", [entry.seq for entry in entries], dtype=pl.Int64),
-            pl.Series("root", [entry.root for entry in entries], dtype=pl.String),
-            pl.Series("epoch", [entry.epoch for entry in entries], dtype=pl.Int64),
-            pl.Series("ts", [item.ts for item in prints], dtype=pl.Int64).cast(pl.Datetime("ns")),
-            pl.Series("symbol", [item.symbol for item in prints], dtype=pl.String),
-            pl.Series("close", [item.price for item in prints], dtype=pl.Int64),
-            pl.Series("volume", [item.size for item in prints], dtype=pl.Int64),
-        ]
-    ).with_columns(kind=pl.lit("print"))
+        {
+            "seq": np.concatenate(places),
+            "root": _repeated([entry.root for entry in entries], entries),
+            "epoch": np.repeat(
+                [entry.epoch for entry in entries], [entry.places for entry in entries]
+            ),
+            "ts": np.concatenate([item.ts for item in prints]),
+            "symbol": _repeated([item.symbol for item in prints], entries),
+            "close": np.concatenate([item.price for item in prints]),
+            "volume": np.concatenate([item.size for item in prints]),
+        }
+    ).with_columns(pl.col("ts").cast(pl.Datetime("ns")), kind=pl.lit("print"))
+
+
+def _repeated(values: Sequence[str], entries: Sequence[Entry]) -> pl.Series:
+    return pl.concat(
+        pl.repeat(value, entry.places, eager=True)
+        for value, entry in zip(values, entries, strict=True)
+    )
 
 
 def _bar(item: Bar) -> Row:
@@ -126,22 +137,6 @@ def _bar(item: Bar) -> Row:
         item.context,
         item.consumed,
         item.reason,
-        None,
-    )
-
-
-def _print(item: Print) -> Row:
-    return (
-        "print",
-        item.ts,
-        item.symbol,
-        None,
-        None,
-        None,
-        item.price,
-        item.size,
-        *_NO_BAR,
-        None,
         None,
     )
 
@@ -175,7 +170,6 @@ def _carry(item: Carry) -> Row:
 
 _WRITE: Final[dict[type, Callable[[Any], Row]]] = {
     Bar: _bar,
-    Print: _print,
     Closed: _closed,
     ContractChange: _contract,
     Operator: _operator,
@@ -245,7 +239,6 @@ _ITEM: Final[dict[str, tuple[tuple[str, ...], Callable[..., Input]]]] = {
         ),
         cast("Callable[..., Bar]", _Bar),
     ),
-    "print": (("symbol", "ts", "close", "volume"), Print),
     "closed": (("ts", "reason"), Closed),
     "contract": (
         ("symbol", "reason", "detail"),
@@ -260,31 +253,52 @@ _ITEM: Final[dict[str, tuple[tuple[str, ...], Callable[..., Input]]]] = {
 }
 
 
-_KINDS: Final = pl.Enum(list(_ITEM))
+_KINDS: Final = pl.Enum(["print", *_ITEM])
 # Runs of one value are read once where they are so much fewer than rows.
 _FEW_RUNS: Final = 8
 
 
 def inputs_of(frame: pl.DataFrame) -> Iterator[tuple[int, Input]]:
-    """Yield the seq and the input of each row of ``inputs``, in the frame's order."""
-    unknown = set(frame["kind"].unique()) - set(_ITEM)
+    """Yield the seq and the input of each row of ``inputs``, in the frame's order.
+
+    Prints of one contract that follow each other are one input, with the seq of the first.
+    """
+    unknown = set(frame["kind"].unique()) - set(_KINDS.categories)
     if unknown:
         raise DataError(
             "an input of a kind that this version does not know; upgrade clustercore",
             column="kind",
             found=repr(unknown.pop()),
-            expected=", ".join(_ITEM),
+            expected=", ".join(_KINDS.categories),
         )
     plain = frame.with_columns(
         pl.col("ts", "arrival").to_physical(), pl.col("kind").cast(_KINDS).to_physical()
-    )
-    made = [
+    ).with_columns(begins=_BEGINS)
+    made: list[Iterator[Input]] = [_prints_of(plain.filter(pl.col("kind") == 0))]
+    made += [
         map(make, *map(_values, plain.select(names).filter(plain["kind"] == place)))
-        for place, (names, make) in enumerate(_ITEM.values())
+        for place, (names, make) in enumerate(_ITEM.values(), 1)
     ]
+    heads = plain.filter("begins")
     # Each kind keeps its order within a group, so that the next of its kind is the row's own.
-    for seq, kind in zip(plain["seq"].to_list(), plain["kind"].to_list(), strict=True):
+    for seq, kind in zip(heads["seq"].to_list(), heads["kind"].to_list(), strict=True):
         yield seq, next(made[kind])
+
+
+# A print right after one of the same contract goes on with its input; every other row begins one.
+_BEGINS: Final = ~(
+    (pl.col("kind") == 0)
+    & (pl.col("kind").shift(1) == 0)
+    & (pl.col("symbol") == pl.col("symbol").shift(1))
+).fill_null(value=False)
+
+
+def _prints_of(rows: pl.DataFrame) -> Iterator[Prints]:
+    ts, price, size = (rows[name].to_numpy() for name in ("ts", "close", "volume"))
+    firsts = rows["begins"].arg_true().to_list()
+    symbols = rows["symbol"].gather(firsts).to_list()
+    for symbol, first, end in zip(symbols, firsts, [*firsts[1:], len(ts)], strict=True):
+        yield Prints(symbol, ts[first:end], price[first:end], size[first:end])
 
 
 def _values(column: pl.Series) -> Iterable[Any]:

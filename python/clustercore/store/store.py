@@ -14,7 +14,7 @@ import duckdb
 import polars as pl
 
 from clustercore import _core
-from clustercore.inputs import Entry, Epoch, Input, Print
+from clustercore.inputs import Entry, Epoch, Input, Prints
 from clustercore.recommendation import Recommendation
 from clustercore.sessions import Sessions
 from clustercore.store import schema
@@ -169,7 +169,7 @@ class Store:
             self._insert("commits", [astuple(row) for row in commits])
             self._insert("outbox", _alert_rows(alerts, self._next_alert))
             self._insert("feed_events", _feed_rows(feed_events, self._next_event))
-        self.next_seq += len(entries)
+        self.next_seq += sum(entry.places for entry in entries)
         self._next_alert += len(alerts)
         self._next_event += len(feed_events)
         self._under = under
@@ -293,8 +293,7 @@ class Store:
         upto: int | None = None,
     ) -> Iterator[tuple[int, Input]]:
         """Yield the seq and the input of everything a root was given, in order."""
-        frame = self.inputs(root, epoch, after, upto)
-        for part in frame.iter_slices(_CHUNK):
+        for part in self.inputs(root, epoch, after, upto).iter_slices(_CHUNK):
             yield from inputs_of(part)
 
     def derived(self, name: str, root: str, epoch: int | None = None) -> pl.DataFrame:
@@ -307,6 +306,24 @@ class Store:
     def epochs(self, root: str) -> list[tuple[int, Epoch]]:
         """Return the epochs of a root, each with the seq it began at."""
         return [(seq, item) for of, seq, item in self._epochs() if of == root]
+
+    def bars(self, root: str, first_seq: int, last_seq: int) -> pl.DataFrame:
+        """Return the consumed bars of a root from one seq to another, in order."""
+        return self._frame(
+            "SELECT * FROM inputs WHERE kind = 'bar' AND consumed AND root = ? "
+            "AND seq BETWEEN ? AND ? ORDER BY seq",
+            [root, first_seq, last_seq],
+        )
+
+    def first_bar(self, root: str) -> int | None:
+        """Return the start of a root's first consumed bar, ns UTC; None without one."""
+        found: int | None
+        ((found,),) = self._rows(
+            "SELECT epoch_ns(min(ts)) FROM inputs "
+            "WHERE kind = 'bar' AND consumed AND NOT context AND root = ?",
+            [root],
+        )
+        return found
 
     def last_bars(self, root: str, since_ns: int) -> pl.DataFrame:
         """Return the consumed bars of a root that start at or after an instant, in order."""
@@ -381,8 +398,8 @@ class Store:
         return StoreError(problem, reason="invalid", file=self.path)
 
     def _check_order(self, entries: Sequence[Entry]) -> None:
-        for place, entry in enumerate(entries):
-            due = self.next_seq + place
+        due = self.next_seq
+        for entry in entries:
             if entry.seq < due:
                 raise StoreError(
                     f"input {entry.seq} is there already; the next is {due}",
@@ -391,6 +408,7 @@ class Store:
                 )
             if entry.seq > due:
                 raise self._invalid(f"input {entry.seq} leaves a gap; the next is {due}")
+            due += entry.places
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[DuckDBPyConnection]:
@@ -429,13 +447,11 @@ class Store:
         self._write().execute(self._insert_of(name, len(rows)), values)
 
     def _insert_inputs(self, entries: Sequence[Entry]) -> None:
-        prints = [entry for entry in entries if type(entry.item) is Print]
-        if len(prints) <= _FEW:
-            self._insert("inputs", [input_row(entry) for entry in entries])
-            return
-        others = [input_row(entry) for entry in entries if type(entry.item) is not Print]
+        prints = [entry for entry in entries if type(entry.item) is Prints]
+        others = [input_row(entry) for entry in entries if type(entry.item) is not Prints]
         self._insert("inputs", others)
-        self._insert_frame("inputs", print_frame(prints))
+        if prints:
+            self._insert_frame("inputs", print_frame(prints))
 
     def _insert_of(self, name: str, count: int) -> duckdb.Statement:
         """Return the statement that inserts so many rows, parsed once."""

@@ -11,6 +11,7 @@ use crate::detector::{Detector, Judging, NEVER, WindowCounts};
 use crate::error::{ConfigError, DataError, Error};
 use crate::instrument::Instrument;
 use crate::record::{Frames, Sink};
+use crate::replay::{Caused, Kind, LogRows};
 use crate::session::{Session, Sessions};
 use crate::trader::{Market, Trader};
 
@@ -85,7 +86,7 @@ impl Columns<'_> {
         )
     }
 
-    fn check_lengths(&self) -> Result<(), DataError> {
+    pub(crate) fn check_lengths(&self) -> Result<(), DataError> {
         let rows = self.start.len();
         let lengths = [
             ("open", self.open.len()),
@@ -316,11 +317,107 @@ impl Engine {
         })
     }
 
+    /// Takes the rows of a log again. `stop` is asked now and then whether to go on.
+    ///
+    /// # Errors
+    /// When a row is refused or `stop` says so; the engine is then as it was.
+    pub fn replay(
+        &mut self,
+        rows: &LogRows,
+        caused: &mut Caused,
+        mut stop: impl FnMut() -> bool,
+    ) -> Result<(), Error> {
+        rows.check_lengths()?;
+        let before = self.state.clone();
+        let done = self.take_log(rows, caused, &mut stop);
+        if done.is_err() {
+            self.state = before;
+        }
+        done
+    }
+
+    fn take_log(
+        &mut self,
+        rows: &LogRows,
+        caused: &mut Caused,
+        stop: &mut dyn FnMut() -> bool,
+    ) -> Result<(), Error> {
+        let columns = &rows.columns;
+        let mut next = Stretch::default();
+        for row in 0..columns.start.len() {
+            if row % CHUNK == 0 && stop() {
+                return Err(Error::Interrupted);
+            }
+            caused.row = row;
+            let step = next.step(columns, row);
+            match rows.kind(row)? {
+                Kind::Bar => {
+                    let Self {
+                        rules,
+                        sessions,
+                        symbols,
+                        state,
+                    } = self;
+                    let place = state
+                        .place(row, &step, &rules.limits, sessions)
+                        .map_err(|error| named(error, symbols))?;
+                    state.take(&step, place, rules, sessions, symbols, caused);
+                }
+                Kind::Trade => self
+                    .take_trade(step.bar.start, step.bar.close, step.bar.volume)
+                    .map_err(|error| DataError { row, ..error })?,
+                Kind::Closed => self.advance(step.bar.start, caused),
+            }
+        }
+        Ok(())
+    }
+
     /// Takes a trade, which comes before the bar that holds it.
     ///
     /// # Errors
     /// When its price or size is not usable, or the bar that holds it was already taken.
     pub fn trade(&mut self, time: i64, price: i64, size: i64) -> Result<(), Error> {
+        Ok(self.take_trade(time, price, size)?)
+    }
+
+    /// Takes many trades, all or none; times in ns, prices in 1e-9, sizes in contracts.
+    ///
+    /// # Errors
+    /// When the columns differ in length, or a trade is refused as in [`Self::trade`].
+    pub fn trades(&mut self, times: &[i64], prices: &[i64], sizes: &[i64]) -> Result<(), Error> {
+        for (column, length) in [("price", prices.len()), ("size", sizes.len())] {
+            if length != times.len() {
+                return Err(Error::Data(DataError {
+                    row: length.min(times.len()),
+                    column,
+                    problem: "columns differ in length".to_owned(),
+                    found: length.to_string(),
+                    expected: times.len().to_string(),
+                }));
+            }
+        }
+        let all = || times.iter().zip(prices).zip(sizes);
+        for (row, ((&time, &price), &size)) in all().enumerate() {
+            self.check_trade(time, price, size)
+                .map_err(|error| DataError { row, ..error })?;
+        }
+        if self.rules.keeps_trades {
+            for ((&time, &price), &size) in all() {
+                self.state.detector.push_trade(time, price, size);
+            }
+        }
+        Ok(())
+    }
+
+    fn take_trade(&mut self, time: i64, price: i64, size: i64) -> Result<(), DataError> {
+        self.check_trade(time, price, size)?;
+        if self.rules.keeps_trades {
+            self.state.detector.push_trade(time, price, size);
+        }
+        Ok(())
+    }
+
+    fn check_trade(&self, time: i64, price: i64, size: i64) -> Result<(), DataError> {
         let bar = BarInput {
             start: grid_floor(time, self.rules.interval),
             open: price,
@@ -340,19 +437,16 @@ impl Engine {
             },
             ..error
         })?;
-        if size <= 0 {
-            return Err(Error::Data(DataError {
-                row: 0,
-                column: "size",
-                problem: "size not allowed".to_owned(),
-                found: size.to_string(),
-                expected: "1 or more".to_owned(),
-            }));
+        if size > 0 {
+            return Ok(());
         }
-        if self.rules.keeps_trades {
-            self.state.detector.push_trade(time, price, size);
-        }
-        Ok(())
+        Err(DataError {
+            row: 0,
+            column: "size",
+            problem: "size not allowed".to_owned(),
+            found: size.to_string(),
+            expected: "1 or more".to_owned(),
+        })
     }
 
     /// Says that every interval that ends at or before `time` is closed.

@@ -25,6 +25,7 @@ pub mod order;
 pub mod position;
 pub mod profile;
 pub mod record;
+pub mod replay;
 pub mod session;
 pub mod signal;
 pub mod sizing;

@@ -7,9 +7,10 @@ use clustercore_core::engine::{Columns, Engine, Step};
 use clustercore_core::error::Error;
 use clustercore_core::instrument::Instrument;
 use clustercore_core::record::{Event, Frames};
+use clustercore_core::replay::{Caused, LogRows};
 use numpy::PyReadonlyArray1;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyString};
+use pyo3::types::{PyDict, PyList, PyString, PyTuple};
 
 use crate::config::read_config;
 use crate::errors::{exceptions, guarded, raise};
@@ -219,6 +220,86 @@ impl PyEngine {
             inner.guarded(|inner| inner.engine.finish(&mut frames))?;
         }
         to_columns(py, &frames, inner.engine.symbols())
+    }
+
+    /// Takes the rows of a log again and returns what they caused: the row and its events.
+    #[pyo3(signature = (kind, ts, open, high, low, close, volume, symbols, context, actionable))]
+    #[allow(clippy::too_many_arguments)]
+    fn replay<'py>(
+        &self,
+        py: Python<'py>,
+        kind: PyReadonlyArray1<'py, u8>,
+        ts: PyReadonlyArray1<'py, i64>,
+        open: PyReadonlyArray1<'py, i64>,
+        high: PyReadonlyArray1<'py, i64>,
+        low: PyReadonlyArray1<'py, i64>,
+        close: PyReadonlyArray1<'py, i64>,
+        volume: PyReadonlyArray1<'py, i64>,
+        symbols: Vec<(usize, String)>,
+        context: PyReadonlyArray1<'py, bool>,
+        actionable: PyReadonlyArray1<'py, bool>,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let mut inner = self.ready()?;
+        let stretches: Vec<(usize, u32)> = symbols
+            .iter()
+            .map(|(row, symbol)| (*row, inner.engine.symbol(symbol)))
+            .collect();
+        let rows = LogRows {
+            kinds: kind.as_slice()?,
+            columns: Columns {
+                start: ts.as_slice()?,
+                open: open.as_slice()?,
+                high: high.as_slice()?,
+                low: low.as_slice()?,
+                close: close.as_slice()?,
+                volume: volume.as_slice()?,
+                stretches: &stretches,
+                context: Some(context.as_slice()?),
+                actionable: Some(actionable.as_slice()?),
+            },
+        };
+        let mut caused = Caused::default();
+        let mut interrupt = None;
+        let held: &mut Inner = &mut inner;
+        let done = py.detach(|| {
+            held.guarded(|inner| {
+                inner.engine.replay(&rows, &mut caused, || {
+                    interrupt = Python::attach(|py| py.check_signals()).err();
+                    interrupt.is_some()
+                })
+            })
+        })?;
+        match (done, interrupt) {
+            (Err(Error::Interrupted), Some(interrupt)) => return Err(interrupt),
+            (Err(error), _) => return Err(raise(py, &error)),
+            (Ok(()), _) => {}
+        }
+        if let Some((_, symbol)) = stretches.last() {
+            inner.symbol = *symbol;
+        }
+        let symbols = inner.engine.symbols();
+        let list = PyList::empty(py);
+        for of_row in caused.events.chunk_by(|one, next| one.0 == next.0) {
+            let events = of_row.iter().map(|(_, event)| to_event(py, event, symbols));
+            let events = PyTuple::new(py, events.collect::<PyResult<Vec<_>>>()?)?;
+            list.append((of_row[0].0, events))?;
+        }
+        Ok(list)
+    }
+
+    /// Takes many trades, all or none; they come before the bar that holds them.
+    fn trades(
+        &self,
+        py: Python<'_>,
+        ts: PyReadonlyArray1<'_, i64>,
+        price: PyReadonlyArray1<'_, i64>,
+        size: PyReadonlyArray1<'_, i64>,
+    ) -> PyResult<()> {
+        let mut inner = self.ready()?;
+        let (ts, price, size) = (ts.as_slice()?, price.as_slice()?, size.as_slice()?);
+        inner
+            .guarded(|inner| inner.engine.trades(ts, price, size))?
+            .map_err(|error| raise(py, &error))
     }
 
     /// Takes a trade, which comes before the bar that holds it.
