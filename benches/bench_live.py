@@ -400,10 +400,10 @@ def catch_up(url: str, span: Sequence[int], folder: Path) -> tuple[float, int]:
     written = 0
     fetch: Any = vars(Feed)["_fetch"]
 
-    def fetched(feed: Feed, since: int | None, origin: str) -> None:
+    def fetched(feed: Feed) -> None:
         nonlocal begun
         begun = begun or time.monotonic_ns()
-        fetch(feed, since, origin)
+        fetch(feed)
 
     def stopped(feed: Feed) -> Any:
         feed.stop.set()
@@ -638,7 +638,7 @@ def take_trades(port: int, count: int, folder: Path) -> Taken:
 
     def see(entries: Sequence[Entry], now: int) -> None:
         nonlocal stored, last
-        stored += sum(entry.places for entry in entries if isinstance(entry.item, Prints))
+        stored += sum(len(entry.item) for entry in entries if isinstance(entry.item, Prints))
         last = now
         if stored >= count:
             runner.stop()

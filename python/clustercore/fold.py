@@ -36,7 +36,7 @@ __all__ = ["Fold", "Log", "epoch_of"]
 
 _NONE: tuple[Event, ...] = ()
 # Kinds of rows that the engine takes many at a time, by its numbers for them.
-_PLAIN: Final = {"bar": 0, "print": 1, "closed": 2}
+_PLAIN: Final = {"bar": 0, "prints": 1, "closed": 2}
 _PRICES: Final = ("open", "high", "low", "close", "volume")
 
 
@@ -51,6 +51,9 @@ class Log(Protocol):
 
     def inputs(self, rows: pl.DataFrame) -> Iterator[tuple[int, Input]]:
         """Yield the seq and the input of rows of the log."""
+
+    def prints(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Return the trades of the market of rows of the log, in order."""
 
 
 def epoch_of(
@@ -95,7 +98,7 @@ class Fold:
     def __init__(self, root: str, log: Log) -> None:
         self.root = root
         self.epoch: Epoch | None = None
-        self._log = log
+        self.log = log
         self._engine: Engine | None = None
         self._warming_up = False
 
@@ -142,7 +145,7 @@ class Fold:
                 return _NONE
             case WarmUp(first_seq, last_seq):
                 self._warming_up = True
-                bars = self._log.bars(self.root, first_seq, last_seq)
+                bars = self.log.bars(self.root, first_seq, last_seq)
                 self._replay(bars.with_columns(actionable=False))
                 return _NONE
             case Carry(state):
@@ -194,15 +197,18 @@ class Fold:
             if plain[first] and not self._warming_up:
                 yield from self._caused(part)
             else:
-                for seq, item in self._log.inputs(part):
+                for seq, item in self.log.inputs(part):
                     events = self.apply(item)
                     if events or not isinstance(item, Bar | Prints | Closed):
                         yield seq, item, events
 
     def _caused(self, rows: pl.DataFrame) -> Iterator[tuple[int, Input, tuple[Event, ...]]]:
+        # The engine takes trades one by one, where the log has them together.
+        if rows["kind"].eq("prints").any():
+            rows = _with_trades(rows, self.log.prints(rows))
         found = self._replay(rows)
         causes = rows[[row for row, _ in found]]
-        for (seq, item), (_, events) in zip(self._log.inputs(causes), found, strict=True):
+        for (seq, item), (_, events) in zip(self.log.inputs(causes), found, strict=True):
             yield seq, item, events
 
     def _replay(self, rows: pl.DataFrame) -> list[tuple[int, tuple[Event, ...]]]:
@@ -226,7 +232,7 @@ class Fold:
         config = Config(epoch.settings)
         instrument = Instrument(**epoch.instrument)
         engine = Engine(
-            config, instrument, self._log.sessions(epoch.sessions_hash), epoch.interval_ns
+            config, instrument, self.log.sessions(epoch.sessions_hash), epoch.interval_ns
         )
         if engine.config_id != epoch.config_id:
             raise ConfigError(
@@ -237,6 +243,15 @@ class Fold:
             )
         self._engine, self.epoch = engine, epoch
         self._warming_up = False
+
+
+def _with_trades(rows: pl.DataFrame, prints: pl.DataFrame) -> pl.DataFrame:
+    """Return rows with one for each trade in the place of those that hold many."""
+    trades = prints.select(
+        "seq", "ts", pl.col("price").alias("close"), pl.col("size").alias("volume")
+    ).join(rows.select("seq", "kind", "symbol"), on="seq", maintain_order="left")
+    others = rows.filter(pl.col("kind") != "prints")
+    return pl.concat([others, trades], how="diagonal").sort("seq", maintain_order=True)
 
 
 def _whole(column: pl.Series) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

@@ -81,9 +81,6 @@ class Bar:
 class Prints:
     """Trades of the market, for profiles made of trades; they come before the bar that holds them.
 
-    Each is an entry of its own in the log; a busy market has thousands in a minute, so that they
-    are handled many at a time.
-
     Attributes
     ----------
     symbol : str
@@ -174,18 +171,10 @@ Input = Bar | Prints | Closed | ContractChange | Operator | Epoch | WarmUp | Car
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One input in its place, with everything it caused.
-
-    Prints take as many places as there are of them; ``seq`` is that of the first.
-    """
+    """One input in its place, with everything it caused."""
 
     seq: int
     root: str
     epoch: int
     item: Input
     events: tuple[Event, ...] = ()
-
-    @property
-    def places(self) -> int:
-        """How many places of the log it takes."""
-        return len(self.item) if isinstance(self.item, Prints) else 1

@@ -83,7 +83,11 @@ class StoredLog:
 
     def inputs(self, rows: pl.DataFrame) -> Iterator[tuple[int, Input]]:
         """Yield the seq and the input of rows of the log."""
-        return inputs_of(rows)
+        return inputs_of(rows, self.prints(rows))
+
+    def prints(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Return the trades of the market of rows of the log, in order."""
+        return self._store.prints(rows)
 
 
 @dataclass
@@ -197,16 +201,19 @@ def replay(
     kinds = rows.select(pl.when(kept).then(pl.lit("bar kept")).otherwise("kind").alias("kind"))
     made.counts = dict(sorted(kinds["kind"].value_counts().iter_rows()))
     made.upto_seq = rows["seq"].to_list()[-1] if rows.height else 0
-    made.inputs_hash = _hash_columns(rows.filter(~kept.fill_null(value=False)))
+    consumed = rows.filter(~kept.fill_null(value=False))
+    made.inputs_hash = _hash_columns(consumed, store.prints(consumed))
     return made
 
 
-def _hash_columns(rows: pl.DataFrame) -> str:
+def _hash_columns(*tables: pl.DataFrame) -> str:
     """Return the hash of rows by their values, column by column."""
-    digest = hashlib.sha256(f"{rows.height};".encode())
-    for column in rows.get_columns():
-        digest.update(f"{column.name};".encode())
-        _hash_column(digest, column)
+    digest = hashlib.sha256()
+    for rows in tables:
+        digest.update(f"{rows.height};".encode())
+        for column in rows.get_columns():
+            digest.update(f"{column.name};".encode())
+            _hash_column(digest, column)
     return digest.hexdigest()
 
 

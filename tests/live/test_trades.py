@@ -41,7 +41,7 @@ def assert_trades_make_bars(database: Path) -> pl.DataFrame:
     with Store.open(database, create=False, read_only=True) as store:
         inputs = store.inputs("ES")
     consumed = inputs.filter((pl.col("kind") == "bar") & pl.col("consumed"))
-    prints = inputs.filter(pl.col("kind") == "print")
+    prints = inputs.filter(pl.col("kind") == "prints")
     assert prints["volume"].sum() == consumed["volume"].sum()
     return consumed
 

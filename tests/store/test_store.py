@@ -79,7 +79,7 @@ def test_a_bar_that_was_read_is_frozen(tmp_path: Path) -> None:
 def test_a_kind_of_a_later_version_is_refused(tmp_path: Path) -> None:
     with Store.open(tmp_path / "a.duckdb") as store:
         store.commit(entries_of(EVERY_KIND))
-        store._open().execute("UPDATE inputs SET kind = 'quote' WHERE kind = 'print'")
+        store._open().execute("UPDATE inputs SET kind = 'quote' WHERE kind = 'prints'")
         with pytest.raises(DataError, match="upgrade clustercore"):
             list(store.entries("ES"))
 

@@ -66,9 +66,8 @@ class Ledger:
     def enter(self, root: str, epoch: int, item: Input, events: tuple[Event, ...]) -> int:
         """Put an input and what it caused into the next transaction; return its seq."""
         seq = self._next_seq
-        entry = Entry(seq, root, epoch, item, events)
-        self._next_seq += entry.places
-        self._entries.append(entry)
+        self._next_seq += 1
+        self._entries.append(Entry(seq, root, epoch, item, events))
         if isinstance(item, Bar) and item.consumed:
             self._last_close[root] = item.close
         self.is_urgent = self.is_urgent or bool(events) or _is_consumed(item)

@@ -17,7 +17,6 @@ from clustercore.errors import DataError
 from clustercore.inputs import Carry, Closed, Entry, Epoch, Input, WarmUp
 from clustercore.parity import compare, verify
 from clustercore.store import Store
-from clustercore.store.rows import inputs_of
 
 if TYPE_CHECKING:
     from clustercore.config import Config
@@ -145,9 +144,9 @@ def _fold_again(
 
 def _note_rows(strategy: Strategy, rows: pl.DataFrame, horizon: int) -> None:
     """Let a strategy see again what was said lately about months, duplicates and closings."""
-    of_market = pl.col("kind").is_in(["bar", "closed", "print"])
-    recent = (pl.col("kind") != "print") & (pl.col("ts").to_physical() >= horizon)
-    for _, item in inputs_of(rows.filter(~of_market | recent)):
+    of_market = pl.col("kind").is_in(["bar", "closed"])
+    recent = rows.filter(~of_market | (pl.col("ts").to_physical() >= horizon))
+    for _, item in strategy.fold.log.inputs(recent.filter(pl.col("kind") != "prints")):
         strategy.note(item)
 
 

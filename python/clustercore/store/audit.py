@@ -38,6 +38,13 @@ SELECT count(*) FROM inputs LEFT JOIN
     USING (root)
 WHERE kind <> 'contract' AND consumed IS DISTINCT FROM false
     AND (first IS NULL OR seq < first)"""
+_WITHOUT_TRADES: Final = """
+SELECT count(*) FROM inputs LEFT JOIN
+    (SELECT seq, sum(size) AS traded FROM prints GROUP BY seq) AS made USING (seq)
+WHERE kind = 'prints' AND traded IS DISTINCT FROM volume"""
+_STRAY_TRADES: Final = """
+SELECT count(*) FROM prints
+WHERE seq NOT IN (SELECT seq FROM inputs WHERE kind = 'prints')"""
 _NO_SESSIONS: Final = """
 SELECT count(*) FROM inputs WHERE kind = 'epoch'
     AND json_extract_string(detail, '$.sessions_hash') NOT IN (SELECT hash FROM session_tables)"""
@@ -67,6 +74,8 @@ _QUESTIONS: Final[tuple[tuple[str, str, str], ...]] = (
     ),
     ("inputs", "inputs before the first epoch of their instrument", _BEFORE_EPOCH),
     ("inputs", "epochs without their session table", _NO_SESSIONS),
+    ("inputs", "prints whose trades do not sum to their volume", _WITHOUT_TRADES),
+    ("prints", "trades without their input", _STRAY_TRADES),
     *(
         (name, "rows without the input that caused them", _UNCAUSED.format(name=name))
         for name in (*DERIVED, "recommendations")

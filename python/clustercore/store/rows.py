@@ -92,33 +92,14 @@ def input_row(entry: Entry) -> Row:
     return (entry.seq, entry.root, entry.epoch, *_WRITE[type(item)](item))
 
 
-def print_frame(entries: Sequence[Entry]) -> pl.DataFrame:
-    """Return entries of prints as rows of ``inputs``, without the columns that prints leave empty.
-
-    Columns at once, as a busy market has thousands of prints a second.
-    """
-    prints = [cast("Prints", entry.item) for entry in entries]
-    places = [np.arange(entry.seq, entry.seq + entry.places) for entry in entries]
-    return pl.DataFrame(
-        {
-            "seq": np.concatenate(places),
-            "root": _repeated([entry.root for entry in entries], entries),
-            "epoch": np.repeat(
-                [entry.epoch for entry in entries], [entry.places for entry in entries]
-            ),
-            "ts": np.concatenate([item.ts for item in prints]),
-            "symbol": _repeated([item.symbol for item in prints], entries),
-            "close": np.concatenate([item.price for item in prints]),
-            "volume": np.concatenate([item.size for item in prints]),
-        }
-    ).with_columns(pl.col("ts").cast(pl.Datetime("ns")), kind=pl.lit("print"))
-
-
-def _repeated(values: Sequence[str], entries: Sequence[Entry]) -> pl.Series:
-    return pl.concat(
-        pl.repeat(value, entry.places, eager=True)
-        for value, entry in zip(values, entries, strict=True)
-    )
+def print_frame(entries: Iterable[Entry]) -> pl.DataFrame | None:
+    """Return the rows of ``prints`` that entries make, None without any."""
+    parts = [
+        pl.DataFrame({"seq": entry.seq, "ts": item.ts, "price": item.price, "size": item.size})
+        for entry in entries
+        if isinstance(item := entry.item, Prints)
+    ]
+    return pl.concat(parts).with_columns(pl.col("ts").cast(pl.Datetime("ns"))) if parts else None
 
 
 def _bar(item: Bar) -> Row:
@@ -139,6 +120,11 @@ def _bar(item: Bar) -> Row:
         item.reason,
         None,
     )
+
+
+def _prints(item: Prints) -> Row:
+    first, volume = int(item.ts[0]), int(item.size.sum())
+    return ("prints", first, item.symbol, None, None, None, None, volume, *_NO_BAR, None, None)
 
 
 def _closed(item: Closed) -> Row:
@@ -170,6 +156,7 @@ def _carry(item: Carry) -> Row:
 
 _WRITE: Final[dict[type, Callable[[Any], Row]]] = {
     Bar: _bar,
+    Prints: _prints,
     Closed: _closed,
     ContractChange: _contract,
     Operator: _operator,
@@ -253,15 +240,15 @@ _ITEM: Final[dict[str, tuple[tuple[str, ...], Callable[..., Input]]]] = {
 }
 
 
-_KINDS: Final = pl.Enum(["print", *_ITEM])
+_KINDS: Final = pl.Enum(["prints", *_ITEM])
 # Runs of one value are read once where they are so much fewer than rows.
 _FEW_RUNS: Final = 8
 
 
-def inputs_of(frame: pl.DataFrame) -> Iterator[tuple[int, Input]]:
+def inputs_of(frame: pl.DataFrame, prints: pl.DataFrame) -> Iterator[tuple[int, Input]]:
     """Yield the seq and the input of each row of ``inputs``, in the frame's order.
 
-    Prints of one contract that follow each other are one input, with the seq of the first.
+    ``prints`` are the rows of that table which belong to them.
     """
     unknown = set(frame["kind"].unique()) - set(_KINDS.categories)
     if unknown:
@@ -273,32 +260,25 @@ def inputs_of(frame: pl.DataFrame) -> Iterator[tuple[int, Input]]:
         )
     plain = frame.with_columns(
         pl.col("ts", "arrival").to_physical(), pl.col("kind").cast(_KINDS).to_physical()
-    ).with_columns(begins=_BEGINS)
-    made: list[Iterator[Input]] = [_prints_of(plain.filter(pl.col("kind") == 0))]
+    )
+    made: list[Iterator[Input]] = [_prints_of(plain.filter(plain["kind"] == 0), prints)]
     made += [
         map(make, *map(_values, plain.select(names).filter(plain["kind"] == place)))
         for place, (names, make) in enumerate(_ITEM.values(), 1)
     ]
-    heads = plain.filter("begins")
     # Each kind keeps its order within a group, so that the next of its kind is the row's own.
-    for seq, kind in zip(heads["seq"].to_list(), heads["kind"].to_list(), strict=True):
+    for seq, kind in zip(plain["seq"].to_list(), plain["kind"].to_list(), strict=True):
         yield seq, next(made[kind])
 
 
-# A print right after one of the same contract goes on with its input; every other row begins one.
-_BEGINS: Final = ~(
-    (pl.col("kind") == 0)
-    & (pl.col("kind").shift(1) == 0)
-    & (pl.col("symbol") == pl.col("symbol").shift(1))
-).fill_null(value=False)
-
-
-def _prints_of(rows: pl.DataFrame) -> Iterator[Prints]:
-    ts, price, size = (rows[name].to_numpy() for name in ("ts", "close", "volume"))
-    firsts = rows["begins"].arg_true().to_list()
-    symbols = rows["symbol"].gather(firsts).to_list()
-    for symbol, first, end in zip(symbols, firsts, [*firsts[1:], len(ts)], strict=True):
-        yield Prints(symbol, ts[first:end], price[first:end], size[first:end])
+def _prints_of(rows: pl.DataFrame, prints: pl.DataFrame) -> Iterator[Prints]:
+    if rows.is_empty():
+        return
+    seqs = prints["seq"].to_numpy()
+    columns = [prints[name].to_physical().to_numpy() for name in ("ts", "price", "size")]
+    for seq, symbol in rows.select("seq", "symbol").iter_rows():
+        first, end = np.searchsorted(seqs, [seq, seq + 1])
+        yield Prints(symbol, *(column[first:end] for column in columns))
 
 
 def _values(column: pl.Series) -> Iterable[Any]:

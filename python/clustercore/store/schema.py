@@ -119,22 +119,22 @@ _INPUTS: Final = Table(
         Column(
             "kind",
             _TEXT,
-            "`bar`, `print` (a trade of the market), `closed`, `contract`, `operator`, `epoch`, "
-            "`warm_up` or `carry`.",
+            "`bar`, `prints` (trades of the market, before their bar), `closed`, `contract`, "
+            "`operator`, `epoch`, `warm_up` or `carry`.",
         ),
         Column(
             "ts",
             TIME,
-            "Start of the bar; time of the print; for `closed`, the instant up to which every "
-            "interval is closed.",
+            "Start of the bar; time of the first of the prints; for `closed`, the instant up to "
+            "which every interval is closed.",
             nullable=True,
         ),
         Column("symbol", _TEXT, "Contract.", nullable=True),
         Column("open", _BIGINT, "Open in 1e-9 points.", nullable=True),
         Column("high", _BIGINT, "High in 1e-9 points.", nullable=True),
         Column("low", _BIGINT, "Low in 1e-9 points.", nullable=True),
-        Column("close", _BIGINT, "Close, or a print's price, in 1e-9 points.", nullable=True),
-        Column("volume", _BIGINT, "Contracts of the bar or the print.", nullable=True),
+        Column("close", _BIGINT, "Close in 1e-9 points.", nullable=True),
+        Column("volume", _BIGINT, "Contracts of the bar or of all the prints.", nullable=True),
         Column(
             "origin",
             _TEXT,
@@ -173,6 +173,18 @@ _INPUTS: Final = Table(
         ),
     ),
     key="seq",
+)
+
+_PRINTS: Final = Table(
+    "prints",
+    "truth",
+    "Trades of the market that came before a bar, where the profile is made of trades.",
+    (
+        Column("seq", _BIGINT, "The input of kind `prints` that they are."),
+        Column("ts", TIME, "Time by which bars are formed."),
+        Column("price", _BIGINT, "Price in 1e-9 points."),
+        Column("size", _BIGINT, "Contracts."),
+    ),
 )
 
 _SESSIONS: Final = Table(
@@ -336,6 +348,7 @@ TABLES: Final = {
     for table in (
         _META,
         _INPUTS,
+        _PRINTS,
         _SESSIONS,
         *_ENGINE,
         _CONTEXTS,

@@ -14,7 +14,7 @@ import duckdb
 import polars as pl
 
 from clustercore import _core
-from clustercore.inputs import Entry, Epoch, Input, Prints
+from clustercore.inputs import Entry, Epoch, Input
 from clustercore.recommendation import Recommendation
 from clustercore.sessions import Sessions
 from clustercore.store import schema
@@ -161,7 +161,10 @@ class Store:
         events = event_rows(entries, _lookup(under, self.path))
         contexts = self._counted(events.get("trades", []))
         with self._transaction():
-            self._insert_inputs(entries)
+            self._insert("inputs", [input_row(entry) for entry in entries])
+            prints = print_frame(entries)
+            if prints is not None:
+                self._insert_frame("prints", prints)
             for name, rows in events.items():
                 self._insert(name, rows)
             self._replace_contexts(contexts)
@@ -169,7 +172,7 @@ class Store:
             self._insert("commits", [astuple(row) for row in commits])
             self._insert("outbox", _alert_rows(alerts, self._next_alert))
             self._insert("feed_events", _feed_rows(feed_events, self._next_event))
-        self.next_seq += sum(entry.places for entry in entries)
+        self.next_seq += len(entries)
         self._next_alert += len(alerts)
         self._next_event += len(feed_events)
         self._under = under
@@ -294,7 +297,15 @@ class Store:
     ) -> Iterator[tuple[int, Input]]:
         """Yield the seq and the input of everything a root was given, in order."""
         for part in self.inputs(root, epoch, after, upto).iter_slices(_CHUNK):
-            yield from inputs_of(part)
+            yield from inputs_of(part, self.prints(part))
+
+    def prints(self, inputs: pl.DataFrame) -> pl.DataFrame:
+        """Return the trades of the market of rows of ``inputs``, in order."""
+        of_prints = inputs.filter(kind="prints")["seq"]
+        first, last = (of_prints[0], of_prints[-1]) if len(of_prints) else (0, -1)
+        return self._frame(
+            "SELECT * FROM prints WHERE seq BETWEEN ? AND ? ORDER BY seq, rowid", [first, last]
+        )
 
     def derived(self, name: str, root: str, epoch: int | None = None) -> pl.DataFrame:
         """Return the rows of a derived frame in order: ``seq``, then the result frame's columns."""
@@ -398,8 +409,8 @@ class Store:
         return StoreError(problem, reason="invalid", file=self.path)
 
     def _check_order(self, entries: Sequence[Entry]) -> None:
-        due = self.next_seq
-        for entry in entries:
+        for place, entry in enumerate(entries):
+            due = self.next_seq + place
             if entry.seq < due:
                 raise StoreError(
                     f"input {entry.seq} is there already; the next is {due}",
@@ -408,7 +419,6 @@ class Store:
                 )
             if entry.seq > due:
                 raise self._invalid(f"input {entry.seq} leaves a gap; the next is {due}")
-            due += entry.places
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[DuckDBPyConnection]:
@@ -445,13 +455,6 @@ class Store:
             return
         values = [value for row in rows for value in row]
         self._write().execute(self._insert_of(name, len(rows)), values)
-
-    def _insert_inputs(self, entries: Sequence[Entry]) -> None:
-        prints = [entry for entry in entries if type(entry.item) is Prints]
-        others = [input_row(entry) for entry in entries if type(entry.item) is not Prints]
-        self._insert("inputs", others)
-        if prints:
-            self._insert_frame("inputs", print_frame(prints))
 
     def _insert_of(self, name: str, count: int) -> duckdb.Statement:
         """Return the statement that inserts so many rows, parsed once."""
@@ -505,7 +508,9 @@ class Store:
         frame = self._frame("SELECT * FROM inputs WHERE kind = 'epoch' ORDER BY seq", [])
         return [
             (root, seq, item)
-            for root, (seq, item) in zip(frame["root"].to_list(), inputs_of(frame), strict=True)
+            for root, (seq, item) in zip(
+                frame["root"].to_list(), inputs_of(frame, self.prints(frame)), strict=True
+            )
             if isinstance(item, Epoch)
         ]
 
