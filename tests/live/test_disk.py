@@ -67,9 +67,9 @@ def test_many_small_records_are_few_writes(tmp_path: Path, monkeypatch: pytest.M
     writes = []
     write = CaptureFile._write_whole
 
-    def counted(file: CaptureFile) -> None:
-        writes.append(len(file._waiting))
-        write(file)
+    def counted(file: CaptureFile, block: bytes) -> None:
+        writes.append(len(block))
+        write(file, block)
 
     monkeypatch.setattr(CaptureFile, "_write_whole", counted)
     with CaptureFile(tmp_path / "a.dbn", 0) as file:

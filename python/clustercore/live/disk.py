@@ -6,6 +6,7 @@ disturb the feed: a write that fails is noted and ends the capture, and never ra
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import io
 import itertools
@@ -83,7 +84,9 @@ class CaptureFile(io.FileIO):
         self.path = path
         self.failed: str | None = None
         self._floor_bytes = floor_bytes
-        self._waiting = bytearray()
+        # Appended to by the connection's thread; whoever drains it takes from the other end.
+        self._waiting: collections.deque[bytes] = collections.deque()
+        self._size = 0
         self._written = 0
         self._look_at = 0
         # The connection's thread writes, the trading thread flushes and closes.
@@ -92,19 +95,22 @@ class CaptureFile(io.FileIO):
 
     def write(self, data: Buffer, /) -> int:
         """Take one record; return its length whether or not it was kept."""
-        with self._guard:
-            size = memoryview(data).nbytes
-            if self.failed is None and not self.closed:
-                self._waiting += data
-                if len(self._waiting) >= _BLOCK:
-                    self._drain()
-            return size
+        record = bytes(data)
+        size = len(record)
+        self._waiting.append(record)
+        self._size += size
+        if self._size >= _BLOCK:
+            self._size = 0
+            self.flush()
+        return size
 
     def flush(self) -> None:
         """Hand what waits to the operating system."""
         with self._guard:
             if not self.closed:
                 self._drain()
+            else:
+                self._waiting.clear()
 
     def close(self) -> None:
         """Write what waits and close; a file without a single byte is removed."""
@@ -119,19 +125,19 @@ class CaptureFile(io.FileIO):
                     self.path.unlink()
 
     def _drain(self) -> None:
-        if not self._waiting or self.failed is not None:
+        block = b"".join(self._waiting.popleft() for _ in range(len(self._waiting)))
+        if not block or self.failed is not None:
             return
         try:
             self._check_floor()
             if self.failed is None:
-                self._write_whole()
+                self._write_whole(block)
         except OSError as error:
             self._fail(f"{error.strerror or error}")
-        self._waiting.clear()
 
-    def _write_whole(self) -> None:
+    def _write_whole(self, block: bytes) -> None:
         done = 0
-        with memoryview(self._waiting) as view:
+        with memoryview(block) as view:
             try:
                 while done < len(view):
                     done += super().write(view[done:]) or 0

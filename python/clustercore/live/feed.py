@@ -487,7 +487,7 @@ class Feed:
             self._write_unmapped(number, session.unmapped.pop(number))
 
     def _trades(self, session: _Session, trades: msg.MarketTrades) -> None:
-        for number in set(trades.rows["instrument_id"].tolist()):
+        for number in trades.instruments():
             symbol = session.symbols.get(number)
             strategy = self._strategy_of(symbol) if symbol is not None else None
             if strategy is not None and symbol is not None:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -71,8 +71,8 @@ class MarketTrades:
     Attributes
     ----------
     rows : ndarray of records, shape (n_trades,)
-        Fields ``instrument_id ts ts_event sequence side price size``; ``ts`` is the time by which
-        bars are formed.
+        Fields ``instrument_id ts_event price size side flags ts sequence``; ``ts`` is the time by
+        which bars are formed.
     symbol : str
         The contract, once it is known; all rows are then of it.
     """
@@ -108,9 +108,17 @@ class MarketTrades:
         """Contracts of all of them."""
         return int(self.size.sum())
 
+    def instruments(self) -> list[int]:
+        """Return the numbers of the instruments that traded."""
+        numbers = self.rows["instrument_id"]
+        if len(numbers) and (numbers == numbers[0]).all():
+            return [int(numbers[0])]
+        found: list[int] = np.unique(numbers).tolist()
+        return found
+
     def of(self, instrument_id: int, symbol: str) -> MarketTrades:
         """Return those of one instrument, under its name."""
-        return MarketTrades(self.rows[self.rows["instrument_id"] == instrument_id], symbol)
+        return replace(self, symbol=symbol).where(self.rows["instrument_id"] == instrument_id)
 
     def where(self, flags: NDArray[np.bool_]) -> MarketTrades:
         """Return some of them."""

@@ -11,12 +11,11 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
-import itertools
 import logging
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, Final
 
@@ -91,8 +90,13 @@ class Connection:
         self._settings = settings
         self._subscriptions = tuple(subscriptions)
         self._capture = capture
-        # Trades as bytes alone; everything else with the stamp of its receipt.
+        self._limit = settings.queue_limit
+        self._mark = min(settings.queue_mark, self._limit)
+        # Blocks of trades as bytes alone; any other record with the stamp of its receipt.
         self._records: collections.deque[bytes | tuple[int, bytes]] = collections.deque()
+        self._block = bytearray()
+        self._is_wanted = False
+        self._received_count = self._taken_count = 0
         self._decoder: Any = None
         self._wake = threading.Event()
         self._end: msg.Lost | None = None
@@ -120,12 +124,13 @@ class Connection:
 
         After the last record comes one ``Lost``, and then nothing.
         """
+        self._is_wanted = True
         if not self._records and self._end is None:
             self._wake.wait(timeout)
         self._wake.clear()
         ended = self._end
         records = self._records
-        self.depth = max(self.depth, len(records))
+        self.depth = max(self.depth, self.waiting)
         if self._is_paused and len(records) <= most:
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._resume_reading)
@@ -136,31 +141,31 @@ class Connection:
 
     def _decoded(self, records: Sequence[bytes | tuple[int, bytes]]) -> list[msg.Message]:
         decoded: list[msg.Message] = []
-        for kind, group in itertools.groupby(records, type):
-            if kind is bytes:
-                decoded += _trades(list(group))  # type: ignore[arg-type]
+        for record in records:
+            if isinstance(record, bytes):
+                self._taken_count += len(record) // _length_of(record)
+                decoded += _trades(record)
             else:
-                decoded += self._messages(group)
+                self._taken_count += 1
+                decoded += self._messages(*record)
         return decoded
 
-    def _messages(self, records: Iterable[Any]) -> Iterator[msg.Message]:
-        for received, data in records:
-            if self._decoder is None:
-                # The header; the records that follow are laid out as it says.
-                self._decoder = record_decoder(data)
-                continue
-            try:
-                self._decoder.write(data)
-                found = self._decoder.decode()
-            except BaseException as error:  # noqa: BLE001 -- a panic in the decoder is no Exception
-                yield msg.Oddity(f"a record that cannot be decoded: {error}", 0, received)
-            else:
-                yield from (_message(received, record) for record in found)
+    def _messages(self, received: int, data: bytes) -> list[msg.Message]:
+        if self._decoder is None:
+            # The header; the records that follow are laid out as it says.
+            self._decoder = record_decoder(data)
+            return []
+        try:
+            self._decoder.write(data)
+            found = self._decoder.decode()
+        except BaseException as error:  # noqa: BLE001 -- a panic in the decoder is no Exception
+            return [msg.Oddity(f"a record that cannot be decoded: {error}", 0, received)]
+        return [_message(received, record) for record in found]
 
     @property
     def waiting(self) -> int:
         """How many records wait to be taken."""
-        return len(self._records)
+        return self._received_count - self._taken_count
 
     def close(self, deadline_s: float = 3.0) -> bool:
         """End the session and its threads; return whether they ended in time."""
@@ -188,21 +193,35 @@ class Connection:
         try:
             if self._overflow:
                 return
+            self._received_count += 1
             if data[_RTYPE_AT] == _TRADE:
-                self._records.append(data)
+                # Nobody needs a trade before the bar of its minute: they go on in blocks.
+                self._block += data
+                if len(self._block) < _BLOCK_BYTES and not self._is_wanted:
+                    return
+                self._seal()
             else:
+                self._seal()
                 self._records.append((time.monotonic_ns(), data))
-            waiting = len(self._records)
-            if waiting > self._settings.queue_mark and self.is_paced:
-                self._pause_reading()
-            if waiting > self._settings.queue_limit:
-                self._overflow = True
-                self._cancel()
+            waiting = self.waiting
+            if waiting > self._mark:
+                if self.is_paced:
+                    self._pause_reading()
+                if waiting > self._limit:
+                    self._overflow = True
+                    self._cancel()
             if not self._wake.is_set():
                 self._wake.set()
         except BaseException as error:  # noqa: BLE001 -- it must not reach the client
             self._fault = error
             self._cancel()
+
+    def _seal(self) -> None:
+        """Put the trades that came so far into the queue."""
+        if self._block:
+            self._records.append(bytes(self._block))
+            self._block.clear()
+            self._is_wanted = False
 
     def _pause_reading(self) -> None:
         if not self._is_paused:
@@ -262,6 +281,8 @@ class Connection:
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._abort_and_stop)
         self._threads[0].join(5.0)
+        if not self._threads[0].is_alive():
+            self._seal()
         if self._overflow:
             reason = f"more than {self._settings.queue_limit} records waited"
         elif self._fault is not None:
@@ -334,24 +355,26 @@ def _message(received: int, record: Any) -> msg.Message:  # noqa: ANN401 -- one 
         return msg.Oddity(f"{type(record).__name__} is not readable: {error}", sent, received)
 
 
-def _trades(records: Sequence[bytes]) -> list[msg.Message]:
+def _length_of(record: bytes) -> int:
+    """Return the length of the record that begins a block, by its own word."""
+    return 4 * record[0] or len(record)
+
+
+def _trades(block: bytes) -> list[msg.Message]:
     """Return records of trades as columns; those whose times cannot be are said one by one."""
-    sizes = set(map(len, records))
-    if len(sizes) != 1 or min(sizes) < _TRADE_BYTES:
-        return [msg.Oddity(f"records of trades of {sorted(sizes)} bytes", 0, 0)]
-    layout: np.dtype[Any] = np.dtype({**_TRADE_LAYOUT, "itemsize": sizes.pop()})  # type: ignore[call-overload]
-    raw = np.frombuffer(b"".join(records), layout)
-    rows = np.empty(len(raw), _TRADE_FIELDS)
-    for name in _TRADE_FIELDS.fields or ():
-        rows[name] = raw[name]
-    possible = ((raw["ts_event"] | raw["ts"]) >> _REAL_BITS) == 0
+    length = _length_of(block)
+    if length < _TRADE_BYTES or len(block) % length:
+        return [msg.Oddity(f"{len(block)} bytes of trades of {length} each", 0, 0)]
+    layout: np.dtype[Any] = np.dtype({**_TRADE_LAYOUT, "itemsize": length})  # type: ignore[call-overload]
+    rows = np.frombuffer(block, layout)
+    possible = ((rows["ts_event"] | rows["ts"]) >> _REAL_BITS) == 0
     said: list[msg.Message] = [
         msg.Unreadable(f"a trade of {row['ts_event']}, received {row['ts']}", 0, 0)
-        for row in raw[~possible]
+        for row in rows[~possible]
     ]
-    if (raw["flags"] & _UNCERTAIN_TIME).any():
+    if (rows["flags"] & _UNCERTAIN_TIME).any():
         said.append(msg.Doubt("trades whose time of receipt the vendor doubts", 0, 0))
-    return [*said, msg.MarketTrades(rows[possible])]
+    return [*said, msg.MarketTrades(rows if possible.all() else rows[possible])]
 
 
 def _bar(record: Any, sent: int, received: int) -> msg.Message:  # noqa: ANN401
@@ -398,20 +421,11 @@ _TRADE_BYTES: Final = 48
 # A record of a trade (version 3 of the encoding); whatever follows it is not read.
 _TRADE_LAYOUT: Final[dict[str, Any]] = {
     "names": ["instrument_id", "ts_event", "price", "size", "side", "flags", "ts", "sequence"],
-    "formats": ["<u4", "<u8", "<i8", "<u4", "u1", "u1", "<u8", "<u4"],
+    "formats": ["<u4", "<i8", "<i8", "<u4", "u1", "u1", "<i8", "<u4"],
     "offsets": [4, 8, 16, 24, 29, 30, 32, 44],
 }
-_TRADE_FIELDS: Final = np.dtype(
-    [
-        ("instrument_id", "<u4"),
-        ("ts", "<i8"),
-        ("ts_event", "<i8"),
-        ("sequence", "<u4"),
-        ("side", "u1"),
-        ("price", "<i8"),
-        ("size", "<u4"),
-    ]
-)
+# A block of trades that nobody asked for goes on when it has grown to this.
+_BLOCK_BYTES: Final = 1 << 16
 _UNCERTAIN_TIME: Final = 8
 _OHLCV_1M = 33
 # The wire has unsigned times and volumes of 64 bits; nothing before the year 2116 needs the last.
