@@ -39,7 +39,7 @@ def test_days_of_real_bars_equal_the_backtest_of_what_was_stored(
     assert taken.height > 4_000
 
     # The file has one continuous symbol, which the gateway serves as its months.
-    told = cc.read_bars(file, start="2019-02-20", end="2019-03-09").frame
+    told = cc.read_bars(file, start="2019-02-01", end="2019-03-09").frame
     columns = ["ts_event", "open", "high", "low", "close", "volume"]
     first = taken["ts_event"][0]
     plain = taken.filter(~pl.col("context")).select(columns)
