@@ -123,7 +123,11 @@ class Closed:
 
 @dataclass(frozen=True, slots=True)
 class ContractChange:
-    """Another month is in front from a trade date (days since 1970) on."""
+    """Another month is in front from a trade date (days since 1970) on.
+
+    ``reason`` is ``first``, ``volume`` or ``expiry`` as for a file of several months, or ``given``:
+    the contract was named. ``symbol`` is empty where none could be chosen.
+    """
 
     symbol: str
     previous: str | None

@@ -265,7 +265,8 @@ class Feed:
     def _note_loss(self, reason: str) -> None:
         """Note a lost connection; the same failure over and over again now and then only."""
         is_power_of_two = self._attempts & (self._attempts - 1) == 0
-        if reason != self._last_loss or is_power_of_two:
+        # Market time beside a gateway of this machine may be quick: once is enough there.
+        if reason != self._last_loss or (is_power_of_two and not self.settings.is_local):
             self._journal("lost", None, reason, None, None, {"attempts": self._attempts})
         self._last_loss = reason
 

@@ -145,4 +145,6 @@ def _is_consumed(item: Input) -> bool:
     return item.consumed if isinstance(item, Bar) else not isinstance(item, Closed)
 
 
-_ALARMING = frozenset({"alarm", "hole", "conflict", "unmapped", "refused", "error", "lost"})
+_ALARMING = frozenset(
+    {"alarm", "hole", "conflict", "trades_differ", "unmapped", "refused", "error", "lost"}
+)

@@ -287,8 +287,8 @@ _FEED_EVENTS: Final = Table(
             _TEXT,
             "What happened: `state` (a change of state), `connecting`, `lost`, `resumed` (nothing "
             "is missing), `history` (filled from it), `hole`, `conflict`, `late`, `refused`, "
-            "`unmapped`, `mapping_changed`, `no_contract`, `error` (the gateway's), `alarm`, "
-            "`parity`, `snapshot`, `alert_failed`.",
+            "`trades_differ` (from their bar), `unmapped`, `mapping_changed`, `no_contract`, "
+            "`error` (the gateway's), `alarm`, `parity`, `snapshot`, `alert_failed`.",
         ),
         Column("reason", _TEXT, "Why."),
         Column("start", TIME, "Start of the stretch concerned.", nullable=True),
