@@ -36,6 +36,7 @@ from clustercore.live import feed as live_feed
 from clustercore.live import messages as msg
 from clustercore.live.clock import SystemClock
 from clustercore.live.feed import Feed
+from clustercore.live.gaps import Gaps
 from clustercore.live.ledger import Ledger
 from clustercore.live.runner import REHEARSAL_KEY, LiveRunner
 from clustercore.live.settings import LiveSettings
@@ -94,9 +95,10 @@ RESTARTED = """
 import json, sys, threading, time
 from pathlib import Path
 import clustercore as cc
-from clustercore.live.feed import LIVE, Feed
+from clustercore.live.feed import Feed
 from clustercore.live.runner import LiveRunner
 from clustercore.live.settings import LiveSettings
+from clustercore.live.state import LIVE, State
 
 folder, port, begun = map(json.loads, sys.argv[1:])
 stamps = {"imported": time.monotonic_ns()}
@@ -105,19 +107,19 @@ runner = LiveRunner(
     database=Path(folder) / "live.duckdb",
     settings=LiveSettings(gateway=f"127.0.0.1:{port}", historical="none"),
 )
-connection, go = Feed._connection, Feed._go
+connection, go = Feed._connection, State.go
 
 def connecting(feed):
     stamps.setdefault("connecting", time.monotonic_ns())
     return connection(feed)
 
-def went(feed, state, reason):
-    go(feed, state, reason)
-    if state == LIVE:
+def went(state, name, reason):
+    go(state, name, reason)
+    if name == LIVE:
         stamps.setdefault("live", time.monotonic_ns())
         runner.stop()
 
-Feed._connection, Feed._go = connecting, went
+Feed._connection, State.go = connecting, went
 threading.Timer(60, runner.stop).start()
 runner.run()
 said = {name: (at - begun) / 1e9 for name, at in stamps.items()}
@@ -398,12 +400,12 @@ def catch_up(url: str, span: Sequence[int], folder: Path) -> tuple[float, int]:
     )
     begun = 0
     written = 0
-    fetch: Any = vars(Feed)["_fetch"]
+    fill: Any = vars(Gaps)["fill"]
 
-    def fetched(feed: Feed) -> None:
+    def filled(gaps: Gaps) -> None:
         nonlocal begun
         begun = begun or time.monotonic_ns()
-        fetch(feed)
+        fill(gaps)
 
     def stopped(feed: Feed) -> Any:
         feed.stop.set()
@@ -414,7 +416,7 @@ def catch_up(url: str, span: Sequence[int], folder: Path) -> tuple[float, int]:
         written = now
 
     with (
-        mock.patch.object(Feed, "_fetch", fetched),
+        mock.patch.object(Gaps, "fill", filled),
         mock.patch.object(Feed, "_connection", stopped),
         after_commit(see),
     ):

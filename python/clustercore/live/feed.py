@@ -1,95 +1,55 @@
-"""The feed: connections, what they bring, what is missing between them, and in which state we are.
+"""The feed: connections one after the other, and what each message of theirs means.
 
 Everything here runs on the trading thread and is driven by what arrives. A connection is used once.
-Each begins its replay at a bar that is known already, so that the first bar proves that nothing is
-missing; where it does not, history is asked, and where that has nothing, the hole is written down.
 """
 
 from __future__ import annotations
 
-import concurrent.futures
-import functools
-import logging
 import random
 import re
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import IO, TYPE_CHECKING, Any
 
-from clustercore.errors import ClusterCoreError
 from clustercore.inputs import Bar
-from clustercore.instruments import parse_symbol
 from clustercore.live import messages as msg
 from clustercore.live.clock import MarketClock, SystemClock
-from clustercore.live.strategy import is_outright
+from clustercore.live.gaps import Gaps, Past
+from clustercore.live.state import (
+    BACKOFF,
+    CATCHING_UP,
+    CONNECTING,
+    DEGRADED,
+    FATAL,
+    LIVE,
+    STOPPED,
+    State,
+)
 from clustercore.live.stream import Connection, Subscription
+from clustercore.recommendation import utc_text
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from clustercore.live.clock import Clock
     from clustercore.live.key import Key
     from clustercore.live.settings import LiveSettings
     from clustercore.live.strategy import Calendar, Strategy
 
-__all__ = [
-    "BACKOFF",
-    "CATCHING_UP",
-    "CONNECTING",
-    "DEGRADED",
-    "FATAL",
-    "IDLE",
-    "LIVE",
-    "STOPPED",
-    "Feed",
-    "Past",
-]
+__all__ = ["Feed"]
 
-IDLE = "IDLE"
-CONNECTING = "CONNECTING"
-CATCHING_UP = "CATCHING_UP"
-LIVE = "LIVE"
-DEGRADED = "DEGRADED"
-BACKOFF = "BACKOFF"
-STOPPED = "STOPPED"
-FATAL = "FATAL"
-
-_LOG = logging.getLogger(__name__)
-_Answer = TypeVar("_Answer")
 _NANOS = 10**9
 _POLL_S = 0.05
 # Messages after which the operator is heard in the middle of many; each may cost a commit.
 _HEARD_EVERY = 64
 _FUTURE_NS = 5 * _NANOS
-# The gateway's limit moves on while we connect.
-_REACH_MARGIN_NS = 300 * _NANOS
 _SKEW_NS = 5 * _NANOS
 _ATTEMPTS_UNTIL_ALARM = 5
 # Real seconds after which a gateway on this machine that refuses is not coming back.
 _GONE_S = 5.0
-# Questions to history that may fail, each after tries of its own, before a gap is called a hole.
-_MOST_HISTORY_FAILURES = 3
-# History that ends so much trading time before it says so has a gap of its own.
-_SHORT_NS = 3600 * _NANOS
 # Bars of an instrument without a symbol that make one row of the journal.
 _UNMAPPED_ROW = 100
 _SPEED = re.compile(r"speed=([0-9.]+|inf)")
 _SYMBOL = re.compile(r"[A-Z0-9]+(?:\.[A-Z0-9]+)*")
-
-
-class Past(Protocol):
-    """Where bars of the past come from."""
-
-    def available_end(self) -> int:
-        """Return the end of what history has, ns."""
-
-    def bars(self, start: int, end: int) -> pl.DataFrame:
-        """Return bars of every month in order of time: Int64 ns and 1e-9 points."""
-
-
-class HistoryStopped(ClusterCoreError):  # noqa: N818 -- it is a wish, not an error
-    """The process was asked to stop while history was read."""
 
 
 class _Ended(Exception):  # noqa: N818 -- it is how a connection ends, not an error
@@ -174,12 +134,9 @@ class Feed:
         self.clock = clock
         self.key = key
         self.calendar = calendar
-        self.past = past
         self.stop = threading.Event()
         self.wake = threading.Event()
-        self.state = IDLE
-        self.reason = "not started"
-        self.since = 0
+        self.state = State(clock, journal)
         self.connections = 0
         self.depth = 0
         self.waiting = 0
@@ -193,15 +150,23 @@ class Feed:
         self._committed = committed
         self._idle = idle
         self._capture = capture
-        self._backfill_ns = backfill_ns
         self._random = random.Random(seed)  # noqa: S311 -- jitter, no secret
         self._interval_ns = strategies[0].interval_ns
-        self.troubles: dict[str, str] = {}
+        self._gaps = Gaps(
+            self.strategies,
+            settings,
+            calendar,
+            clock,
+            self.state,
+            past=past,
+            backfill_ns=backfill_ns,
+            journal=journal,
+            committed=committed,
+            idle=idle,
+            stop=self.stop,
+        )
         self._attempts = 0
         self._last_attempt: int | None = None
-        self._history_asked_for: tuple[int, ...] | None = None
-        self._reads_history = False
-        self._was_live = False
         self._last_loss = ""
         self._stopped_because = "stopped"
         self._connected_once = False
@@ -222,12 +187,7 @@ class Feed:
         self._alive = 0
         self._heard_from = 0
         self._bars_until = 0
-        self._hole_until = 0
-        # Whether this connection has come to the present; before, no interval ends by the clock.
-        self._at_present = False
         self._over = 0
-        self._replay_all = False
-        self._history_failures = 0
         self._unmapped: set[int] = set()
         self._traded_by: dict[str, Strategy | None] = {}
         # How far the gateway's clock is ahead of ours, as believed and as last said.
@@ -239,11 +199,11 @@ class Feed:
         """Connect, and connect again, until stopped or refused for good."""
         self._resume()
         if any(strategy.newest is None for strategy in self.strategies.values()):
-            self._fetch()
+            self._gaps.fill()
         while not self.stop.is_set():
             if not self._pause():
                 break
-            self._fill_before_replay()
+            self._gaps.fill_before_replay()
             end = self._connection()
             if self.stop.is_set():
                 break
@@ -252,21 +212,21 @@ class Feed:
                 self._stopped_because = "the gateway on this machine is gone"
                 break
             if end.lost.permanent:
-                self._go(FATAL, end.lost.reason)
+                self.state.go(FATAL, end.lost.reason)
                 break
             if end.needs_history:
-                self._fetch()
+                self._gaps.fill()
             if end.lost.slow_retry:
                 self._attempts = max(self._attempts, 7)
-        if self.state != FATAL:
-            self._go(STOPPED, self._stopped_because)
+        if self.state.name != FATAL:
+            self.state.go(STOPPED, self._stopped_because)
         self._committed()
 
     def _note_loss(self, reason: str) -> None:
         """Note a lost connection; the same failure over and over again now and then only."""
-        is_power_of_two = self._attempts & (self._attempts - 1) == 0
         # Market time beside a gateway of this machine may be quick: once is enough there.
-        if reason != self._last_loss or (is_power_of_two and not self.settings.is_local):
+        again = self._attempts & (self._attempts - 1) == 0 and not self.settings.is_local
+        if reason != self._last_loss or self._attempts <= 1 or again:
             self._journal("lost", None, reason, None, None, {"attempts": self._attempts})
         self._last_loss = reason
 
@@ -291,7 +251,7 @@ class Feed:
             longest = min(self.settings.backoff_max_s, 2.0 ** min(self._attempts - 2, 16))
             wait_s = max(wait_s, self._random.uniform(longest / 2, longest))
         if wait_s > 0:
-            self._go(BACKOFF, f"attempt {self._attempts + 1} in {wait_s:.1f} s")
+            self.state.go(BACKOFF, f"attempt {self._attempts + 1} in {wait_s:.1f} s")
             self._committed()
         # In slices, so that the operator is heard meanwhile.
         slices = max(1, round(wait_s / self.clock.longest_wait_s))
@@ -310,8 +270,9 @@ class Feed:
             self._journal(
                 "alarm", None, f"{self._attempts} attempts to connect failed", None, None, {}
             )
-        start = self._resume_point()
-        self._go(CONNECTING, "connecting" if start is None else f"connecting, replay from {start}")
+        start = self._gaps.resume_point()
+        since = "" if start is None else f", replay from {utc_text(start)}" if start else ", replay"
+        self.state.go(CONNECTING, f"connecting{since}")
         subscriptions = self._subscriptions(start)
         connection = Connection(
             self.key,
@@ -323,12 +284,14 @@ class Feed:
         session = _Session(asked_from=start, is_single=len(of_bars) == 1)
         if start is not None and any(wanted.schema == "trades" for wanted in subscriptions):
             session.replays_due = len({wanted.schema for wanted in subscriptions})
-        self._at_present = start is None
+        self.state.at_present = start is None
         for strategy in self.strategies.values():
             strategy.forget_trades()
-        self.troubles.pop("unmapped", None)
+        self.state.troubles.pop("unmapped", None)
         self.connections += 1
-        self._journal("connecting", None, self.reason, start, None, {"number": self.connections})
+        self._journal(
+            "connecting", None, self.state.reason, start, None, {"number": self.connections}
+        )
         connection.open()
         try:
             self._consume(connection, session)
@@ -347,7 +310,7 @@ class Feed:
         started = False
         while not self.stop.is_set():
             # A replay waits for us: nothing in it is urgent. The present must not.
-            connection.is_paced = not self._at_present
+            connection.is_paced = not self.state.at_present
             batch = connection.take(_POLL_S)
             self._watch_queue(connection, session)
             self._take_batch(session, batch)
@@ -371,7 +334,7 @@ class Feed:
             if not session.heard:
                 session.heard = self._connected_once = True
                 self._heard_from = 0
-                self._go(CATCHING_UP, "connected")
+                self.state.go(CATCHING_UP, "connected")
             self._message(session, message)
             if place % _HEARD_EVERY == 0:
                 self._idle()
@@ -445,33 +408,25 @@ class Feed:
         self._check_calendar(bar.ts_event)
         fresh = arrival - end <= self.settings.max_bar_age_s * _NANOS
         if session.is_single and present - end <= self.settings.max_bar_age_s * _NANOS:
-            self._at_present = True
+            self.state.at_present = True
         if fresh:
-            self._caught_up("caught up")
-        acts_late = self.settings.late == "act" and self._was_live
-        actionable = (self.state == LIVE and fresh) or (acts_late and not self._forbidden())
+            self.state.caught_up("caught up")
+        acts_late = self.settings.late == "act" and self.state.was_live
+        actionable = (self.state.name == LIVE and fresh) or (
+            acts_late and not self.state.is_forbidden
+        )
         if any(one.complete_until < bar.ts_event for one in said_of):
             self._completed(bar.ts_event, said_of)
         self._bars_until = max(self._bars_until, end)
         self._grace(present)
-        if self._at_present:
+        if self.state.at_present:
             self._end_session_before(bar.ts_event)
-        origin = "live" if self.state in {LIVE, DEGRADED} else "replay"
+        origin = "live" if self.state.name in {LIVE, DEGRADED} else "replay"
         strategy.take(
             symbol, bar.ts_event, values, origin=origin, arrival=arrival, actionable=actionable
         )
-        if self.state == LIVE:
+        if self.state.name == LIVE:
             self._committed()
-
-    def _check_calendar(self, ts: int) -> None:
-        last = self.calendar.closes[-1]
-        if ts >= last and "calendar" not in self.troubles:
-            day = self.calendar.days[-1]
-            self._trouble("calendar", f"the session table ends with {day}: upgrade clustercore")
-
-    def _forbidden(self) -> bool:
-        """Return whether something forbids acting; a minute without the gateway's word does not."""
-        return bool(self.troubles.keys() - {"quiet"})
 
     def _set_aside(self, session: _Session, bar: msg.MarketBar) -> None:
         """Keep a bar of an instrument without a symbol until one comes; it may be ours.
@@ -483,7 +438,7 @@ class Feed:
         waiting.append(bar)
         if number not in self._unmapped:
             if len(waiting) == 1:
-                self._trouble("unmapped", f"bars of instrument {number} have no symbol")
+                self.state.trouble("unmapped", f"bars of instrument {number} have no symbol")
         elif len(waiting) == _UNMAPPED_ROW:
             self._write_unmapped(number, session.unmapped.pop(number))
 
@@ -523,12 +478,12 @@ class Feed:
             raise _Ended(msg.Lost(f"instrument {number} has bars and no symbol"))
         everybody = list(self.strategies.values())
         self._prove(session, end, everybody)
-        if end > self.complete_until:
+        if end > self._gaps.complete_until:
             self._completed(end, everybody)
         fresh = present - end <= (self.settings.max_bar_age_s + 60) * _NANOS
-        self._at_present = self._at_present or fresh
+        self.state.at_present = self.state.at_present or fresh
         if fresh:
-            self._caught_up("an interval closed with nothing missing")
+            self.state.caught_up("an interval closed with nothing missing")
         self._end_session_before(end - self._interval_ns)
         self._close(end, "eoi")
 
@@ -536,12 +491,12 @@ class Feed:
         self._release(session)
         if session.replays_due:
             return
-        self._at_present = True
+        self.state.at_present = True
         instant = self._present(message.sent, self._arrival(message))
         # The minute under way has no bar yet, so that nothing of it is missing.
         self._prove(session, instant - instant % self._interval_ns, self.strategies.values())
-        if not self._nothing_known():
-            self._caught_up("the replay is complete")
+        if self._gaps.known:
+            self.state.caught_up("the replay is complete")
 
     def _slow_reader(self, _session: _Session, message: msg.SlowReader) -> None:
         self._journal("alarm", None, f"the gateway finds us slow: {message.text}", None, None, {})
@@ -573,7 +528,7 @@ class Feed:
         session.symbols[message.instrument_id] = message.symbol
         waiting = session.unmapped.pop(message.instrument_id, [])
         if not session.unmapped:
-            self.trouble("unmapped", None)
+            self.state.relieve("unmapped")
         for bar in waiting:
             self._bar(session, bar)
 
@@ -601,10 +556,11 @@ class Feed:
                 raise _Ended(msg.Lost(f"no such symbol: {error.text}", permanent=True))
         if error.code == msg.REPLAY_TOO_OLD:
             # Where history has nothing either, all that the gateway has, and a hole before it.
-            self._replay_all = not self._may_ask_history()
+            if not self._gaps.may_ask_history():
+                self._gaps.replay_all_next()
             raise _Ended(
                 msg.Lost(f"the gateway does not reach back so far: {error.text}"),
-                needs_history=self._may_ask_history(),
+                needs_history=self._gaps.may_ask_history(),
             )
         if error.code in {msg.INTERNAL, msg.SKIPPED}:
             raise _Ended(msg.Lost(f"gateway error {error.code}: {error.text}"))
@@ -621,175 +577,44 @@ class Feed:
 
     # What is missing.
 
-    @property
-    def complete_until(self) -> int:
-        """Up to when nothing is missing of the market that is known best, ns UTC; 0 at first."""
-        return max(strategy.complete_until for strategy in self.strategies.values())
-
     def _prove(self, session: _Session, ts: int, said_of: Iterable[Strategy]) -> None:
         """Settle, at the first word about bars, whether something lies between then and before."""
         asked = [strategy for strategy in said_of if strategy.root not in session.proved]
         if not asked:
             return
-        missing = {
-            strategy.root: self.calendar.trading_ns(strategy.complete_until, ts)
-            for strategy in asked
-            if strategy.complete_until
-        }
-        longest = max(missing.values(), default=0)
-        if longest and self._may_ask_history():
+        missing = self._gaps.missing(ts, asked)
+        if missing and self._gaps.may_ask_history():
+            late_s = max(missing.values()) // _NANOS
             raise _Ended(
-                msg.Lost(f"the replay begins {longest // _NANOS} s of trading too late"),
-                needs_history=True,
+                msg.Lost(f"the replay begins {late_s} s of trading too late"), needs_history=True
             )
-        self._replay_all = False
+        self._gaps.settled()
         for strategy in asked:
             session.proved.add(strategy.root)
-            if missing.get(strategy.root):
+            if strategy.root in missing:
                 session.has_holes = True
-                self._hole(strategy, ts)
+                self._gaps.hole(strategy, ts)
         proved = len(session.proved) == len(self.strategies)
         if proved and not session.has_holes and session.asked_from is not None:
             self._journal("resumed", None, "nothing is missing", session.asked_from, ts, {})
 
-    def _hole(self, strategy: Strategy, end: int) -> None:
-        start = strategy.complete_until
-        problem = "neither replay nor history has it"
-        self._journal("hole", strategy.root, problem, start, end, {})
-        self._hole_until = max(self._hole_until, end)
-        # The next gap is another question.
-        self._history_failures = 0
-        self._trouble("hole", "bars are missing that nobody has")
-        strategy.close(end - end % self._interval_ns, "hole")
-
-    def _may_ask_history(self) -> bool:
-        if self.past is None or self._history_failures >= _MOST_HISTORY_FAILURES:
-            return False
-        return self._history_asked_for != self._known()
-
-    def _known(self) -> tuple[int, ...]:
-        return tuple(strategy.complete_until for strategy in self.strategies.values())
-
-    def _fetch(self) -> None:
-        """Take from history what it has: what a new engine begins with, what others missed."""
-        if self.past is None:
-            return
-        self._go(CATCHING_UP, "reading history")
-        try:
-            end = self._meanwhile(self.past.available_end)
-            starts = {
-                root: end - self._backfill_ns
-                if strategy.newest is None
-                else strategy.complete_until - self._interval_ns
-                for root, strategy in self.strategies.items()
-            }
-            since = min(starts.values())
-            if end <= since + self._interval_ns:
-                self._journal("history", None, "history has nothing newer", since, end, {})
-                self._history_asked_for = self._known()
-                return
-            frame = self._meanwhile(functools.partial(self.past.bars, since, end))
-        except ClusterCoreError as error:
-            _LOG.warning("history: %s", error)
-            self._journal("alarm", None, f"history: {error}", self.complete_until, None, {})
-            self._history_failures += 1
-            return
-        self._history_failures = 0
-        detail = {"bars": frame.height}
-        self._journal("history", None, "filled from history", since, end, detail)
-        if isinstance(self.clock, MarketClock):
-            self.clock.observe(end, self.clock.stamp())
-        self._reads_history = True
-        is_whole = self._take_history(frame, starts)
-        self._reads_history = False
-        if is_whole:
-            end = self._end_of_history(frame, end)
-            for strategy in self.strategies.values():
-                until = max(strategy.complete_until, end - end % self._interval_ns)
-                strategy.complete_until = until
-        self._history_asked_for = self._known()
-        self._committed()
-
-    def _end_of_history(self, frame: pl.DataFrame, end: int) -> int:
-        """Return up to when history is whole: by its bars, not by what it says of them."""
-        if frame.is_empty():
-            return end
-        last = int(frame["ts_event"].to_physical()[-1]) + self._interval_ns
-        return last if self.calendar.trading_ns(last, end) > _SHORT_NS else end
-
-    def _meanwhile(self, ask: Callable[[], _Answer]) -> _Answer:
-        """Return an answer that takes its time; the operator is heard meanwhile."""
-        answer: concurrent.futures.Future[_Answer] = concurrent.futures.Future()
-
-        def work() -> None:
-            try:
-                answer.set_result(ask())
-            except BaseException as error:  # noqa: BLE001 -- it is raised where it was asked
-                answer.set_exception(error)
-
-        # A daemon: a server that does not answer must not keep the process alive.
-        threading.Thread(target=work, name="clustercore-history", daemon=True).start()
-        while not concurrent.futures.wait([answer], _POLL_S).done:
-            self._idle()
-            if self.stop.is_set():
-                raise HistoryStopped("stopped while history was read")
-        return answer.result()
-
-    def _fill_before_replay(self) -> None:
-        """Ask history for what the gateway can no longer replay and the calendar says there is."""
-        start = self._resume_point()
-        if start is None or not self._may_ask_history():
-            return
-        if any(self.calendar.trading_ns(s.complete_until, start) for s in self._known_strategies()):
-            self._fetch()
-
-    def _take_history(self, frame: pl.DataFrame, starts: dict[str, int]) -> bool:
-        """Take bars of history, each engine from its own start; return whether all were taken."""
-        arrival = self.clock.now()
-        fresh = {root for root, s in self.strategies.items() if s.newest is None}
-        acts_late = self.settings.late == "act" and self._was_live and not self._forbidden()
-        columns = frame.select("ts_event", "open", "high", "low", "close", "volume", "symbol")
-        for row, (ts, opened, high, low, close, volume, symbol) in enumerate(columns.iter_rows()):
-            strategy = self._strategy_of(symbol)
-            if strategy is None or ts < starts[strategy.root]:
-                continue
-            is_backfill = strategy.root in fresh
-            strategy.take(
-                symbol,
-                ts,
-                (opened, high, low, close, volume),
-                origin="backfill" if is_backfill else "historical",
-                arrival=max(arrival, ts + self._interval_ns),
-                actionable=acts_late and not is_backfill,
-            )
-            if row % 2_000 == 0:
-                self._committed()
-                self._idle()
-                if self.stop.is_set():
-                    return False
-        return True
-
     def _completed(self, until: int, strategies: Iterable[Strategy]) -> None:
-        for strategy in strategies:
-            strategy.complete_until = max(strategy.complete_until, until)
+        self._gaps.is_complete(until, strategies)
         self._attempts = 0
-        # The first bar after a hole is known, and its interval not closed yet.
-        over = ("quiet", "hole") if until > self._hole_until else ("quiet",)
-        for name in over:
-            if self.troubles.pop(name, None) is not None and self.state == DEGRADED:
-                self._recover()
+
+    # What is over.
 
     def _grace(self, arrival: int) -> None:
         """Close what the gateway should have closed long ago; this record proves that it lives.
 
         Records come in order, so whatever was sent before this one has been taken.
         """
-        if not arrival or not self.complete_until or not self._at_present:
+        if not arrival or not self._gaps.complete_until or not self.state.at_present:
             return
         self._heard_from = self._heard_from or arrival
         until = arrival - round(self.settings.interval_grace_s * _NANOS)
         until -= until % self._interval_ns
-        if until <= self.complete_until and until <= self._alive:
+        if until <= self._gaps.complete_until and until <= self._alive:
             return
         self._alive = max(self._alive, until)
         row = self.calendar.session(until - self._interval_ns)
@@ -798,12 +623,12 @@ class Feed:
             if close is not None:
                 self._close(close, "session")
             return
-        if self.state not in {LIVE, DEGRADED} or until <= self.complete_until:
+        if self.state.name not in {LIVE, DEGRADED} or until <= self._gaps.complete_until:
             return
         # An interval that ended before this connection: its end was said to nobody.
         known = max(self._heard_from, self._bars_until)
         if not self.calendar.halted(until - 1) and until > known:
-            self._trouble("quiet", "neither bars nor an interval's end past the minute")
+            self.state.trouble("quiet", "neither bars nor an interval's end past the minute")
         self._end_session_before(until - self._interval_ns)
         self._close(until, "grace")
 
@@ -815,7 +640,11 @@ class Feed:
         if row is not None and self.calendar.closes[row] == ts and ts > self._over:
             self._over = ts
             self._committed()
-            if self.on_session_end is not None and self._stand_at(ts) and not self._reads_history:
+            if (
+                self.on_session_end is not None
+                and self._stand_at(ts)
+                and not self._gaps.reads_history
+            ):
                 self.on_session_end(ts)
 
     def _stand_at(self, ts: int) -> bool:
@@ -838,90 +667,33 @@ class Feed:
 
     # Where we stand.
 
-    def fail(self, reason: str) -> None:
-        """End in the state FATAL."""
-        self._go(FATAL, reason)
-
-    def trouble(self, name: str, reason: str | None) -> None:
-        """Say from outside that something forbids acting (None: that it no longer does)."""
-        if reason is not None:
-            self._trouble(name, reason)
-        elif self.troubles.pop(name, None) is not None and self.state == DEGRADED:
-            self._recover()
-
-    def _trouble(self, name: str, reason: str) -> None:
-        self.troubles[name] = reason
-        if self.state in {LIVE, CATCHING_UP, DEGRADED}:
-            self._go(DEGRADED, reason)
-
-    def _caught_up(self, reason: str) -> None:
-        """Go live, unless something forbids acting."""
-        if self.state != CATCHING_UP:
-            return
-        if self.troubles:
-            self._go(DEGRADED, next(iter(self.troubles.values())))
-        else:
-            self._go(LIVE, reason)
-
-    def _recover(self) -> None:
-        if self.troubles:
-            self._go(DEGRADED, next(iter(self.troubles.values())))
-        elif self._at_present:
-            self._go(LIVE, "an interval closed with nothing missing")
-        else:
-            self._go(CATCHING_UP, "an interval closed with nothing missing")
-
     def _check_skew(self, sent: int, arrival: int) -> None:
         if isinstance(self.clock, MarketClock) or not sent:
             return
         skew = arrival - sent
         if abs(skew) > _SKEW_NS:
-            self._trouble("skew", f"our clock and the gateway's differ by {skew / _NANOS:.1f} s")
-        elif abs(skew) < _SKEW_NS // 2 and "skew" in self.troubles:
-            self.trouble("skew", None)
+            reason = f"our clock and the gateway's differ by {skew / _NANOS:.1f} s"
+            self.state.trouble("skew", reason)
+        elif abs(skew) < _SKEW_NS // 2:
+            self.state.relieve("skew")
 
-    def _go(self, state: str, reason: str) -> None:
-        if state == self.state and reason == self.reason:
-            return
-        if state != self.state:
-            _LOG.info("%s: %s", state, reason)
-            self._journal("state", None, reason, None, None, {"state": state, "before": self.state})
-            self.since = self.clock.now()
-        self.state, self.reason = state, reason
-        if state == LIVE:
-            self._was_live = True
+    def _check_calendar(self, ts: int) -> None:
+        last = self.calendar.closes[-1]
+        if ts >= last and "calendar" not in self.state.troubles:
+            day = self.calendar.days[-1]
+            reason = f"the session table ends with {day}: upgrade clustercore"
+            self.state.trouble("calendar", reason)
 
     # What is known.
 
     def _resume(self) -> None:
         """Take over from the log how far it reaches."""
-        for strategy in self.strategies.values():
-            strategy.complete_until = max(strategy.closed_until, strategy.newest or 0)
-        self._over = self.complete_until
-        if isinstance(self.clock, MarketClock) and self.complete_until:
-            self.clock.observe(self.complete_until, self.clock.stamp())
+        self._gaps.resume()
+        self._over = self._gaps.complete_until
+        if isinstance(self.clock, MarketClock) and self._over:
+            self.clock.observe(self._over, self.clock.stamp())
         # A backfill that was cut off was never live, and what follows it is history too.
-        self._was_live = any(strategy.was_live for strategy in self.strategies.values())
-
-    def _nothing_known(self) -> bool:
-        return not self._known_strategies()
-
-    def _known_strategies(self) -> list[Strategy]:
-        return [s for s in self.strategies.values() if s.newest is not None]
-
-    def _resume_point(self) -> int | None:
-        """Return where a replay begins: at a bar that is known, one interval back at least.
-
-        Not before what the gateway can replay: over a weekend nothing is missing all the same.
-        """
-        known = self._known_strategies()
-        reach = round(self.settings.replay_limit_h * 3600 * _NANOS)
-        if not known or not reach:
-            return None
-        if self._replay_all:
-            return 0
-        start = min(min(s.complete_until - self._interval_ns, s.newest or 0) for s in known)
-        return max(start, self.clock.now() - max(0, reach - _REACH_MARGIN_NS))
+        self.state.was_live = any(strategy.was_live for strategy in self.strategies.values())
 
     def _subscriptions(self, start: int | None) -> list[Subscription]:
         parents = tuple(f"{s.root}.FUT" for s in self.strategies.values() if s.symbol is None)
@@ -941,19 +713,9 @@ class Feed:
 
     def _strategy_of(self, symbol: str) -> Strategy | None:
         if symbol not in self._traded_by:
-            self._traded_by[symbol] = self._find_strategy(symbol)
+            owners = (one for one in self.strategies.values() if one.owns(symbol))
+            self._traded_by[symbol] = next(owners, None)
         return self._traded_by[symbol]
-
-    def _find_strategy(self, symbol: str) -> Strategy | None:
-        for strategy in self.strategies.values():
-            if strategy.symbol is not None and symbol in {strategy.symbol, strategy.front}:
-                return strategy
-        if not is_outright(symbol):
-            return None
-        strategy_of_root = self.strategies.get(parse_symbol(symbol).root)
-        if strategy_of_root is None or strategy_of_root.symbol is not None:
-            return None
-        return strategy_of_root
 
     def _quarantine(self, session: _Session) -> None:
         for number, bars in session.unmapped.items():

@@ -26,13 +26,14 @@ from clustercore.live.alerts import AlertSender, Channel
 from clustercore.live.clock import MarketClock, SystemClock
 from clustercore.live.control import CommandQueue, ControlServer, socket_path
 from clustercore.live.disk import RawCapture, free_bytes
-from clustercore.live.feed import CATCHING_UP, DEGRADED, FATAL, LIVE, Feed
+from clustercore.live.feed import Feed
 from clustercore.live.key import Key
 from clustercore.live.ledger import Ledger
 from clustercore.live.notify import Notifier
 from clustercore.live.projections import Projections
 from clustercore.live.settings import LiveSettings
 from clustercore.live.startup import days_needed, restore
+from clustercore.live.state import CATCHING_UP, DEGRADED, FATAL, LIVE
 from clustercore.live.status import RootStatus, Status
 from clustercore.live.strategy import Calendar, Strategy
 from clustercore.sessions import load_sessions
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from clustercore.events import Event
     from clustercore.inputs import Input
     from clustercore.live.clock import Clock
-    from clustercore.live.feed import Past
+    from clustercore.live.gaps import Past
     from clustercore.parity import Parity
     from clustercore.recommendation import Recommendation
 
@@ -265,7 +266,7 @@ class LiveRunner:
         feed.on_simulated = lambda: _mark_simulated(ledger)
         feed.on_session_end = lambda ts: self._session_end(store, ledger, ts)
         if not agrees:
-            feed.trouble("log", "the log does not replay to what is stored")
+            feed.state.trouble("log", "the log does not replay to what is stored")
         ended = _unfinished(store, strategies)
         if agrees and ended is not None:
             self._finish_session(store, ledger, strategies, ended)
@@ -277,12 +278,12 @@ class LiveRunner:
             ledger.commit()
         except StoreError as error:
             # What was not written is replayed after the next start.
-            feed.fail(str(error))
+            feed.state.go(FATAL, str(error))
             raise
         finally:
             self._notifier.stopping()
             self._refresh(force=True)
-        return 1 if feed.state == FATAL or self._counts["differences"] else 0
+        return 1 if feed.state.name == FATAL or self._counts["differences"] else 0
 
     # The beginning.
 
@@ -377,7 +378,7 @@ class LiveRunner:
 
     def _commit(self, ledger: Ledger) -> None:
         feed = self._feed
-        live = feed is not None and feed.state in {LIVE, DEGRADED}
+        live = feed is not None and feed.state.name in {LIVE, DEGRADED}
         if ledger.waiting > _MOST_WAITING or (live and ledger.is_urgent) or self._stop_asked:
             ledger.commit()
 
@@ -446,13 +447,15 @@ class LiveRunner:
         free = free_bytes(self.database.parent)
         floor = self.settings.disk_floor_mb * _MB
         reason = f"only {free // _MB} MB free on the disk" if free < floor else None
-        if (reason is None) == ("disk" in self._feed.troubles):
-            self._feed.trouble("disk", reason)
+        if reason is None:
+            self._feed.state.relieve("disk")
+        elif "disk" not in self._feed.state.troubles:
+            self._feed.state.trouble("disk", reason)
 
     def _session_end(self, store: Store, ledger: Ledger, ts: int) -> None:
         """At a session's end: certify, and leave a copy for readers."""
         ledger.commit()
-        if self._feed is None or self._feed.state not in {LIVE, DEGRADED, CATCHING_UP}:
+        if self._feed is None or self._feed.state.name not in {LIVE, DEGRADED, CATCHING_UP}:
             return
         strategies = list(self._feed.strategies.values())
         self._finish_session(store, ledger, strategies, ts)
@@ -511,7 +514,7 @@ class LiveRunner:
             self._counts["differences"] += 1
             ledger.journal("alarm", strategy.root, f"parity: {found.difference}", None, ts, {})
             if self._feed is not None:
-                self._feed.trouble("log", "the log does not replay to what is stored")
+                self._feed.state.trouble("log", "the log does not replay to what is stored")
 
     def _committed(
         self, recommendations: Sequence[Recommendation], feed_events: Sequence[FeedEvent]
@@ -564,9 +567,9 @@ class LiveRunner:
         now = self.clock.now()
         tallies = [strategy.tally for strategy in feed.strategies.values()]
         self._status = Status(
-            state=feed.state,
-            reason=feed.reason,
-            since=feed.since,
+            state=feed.state.name,
+            reason=feed.state.reason,
+            since=feed.state.since,
             updated_at=now,
             roots=tuple(self._root_status(s, now) for s in feed.strategies.values()),
             queue_depth=feed.waiting,
@@ -584,7 +587,7 @@ class LiveRunner:
             simulated=feed.simulated,
             version=version("clustercore"),
         )
-        self._notifier.status(f"{feed.state}: {feed.reason}")
+        self._notifier.status(f"{feed.state.name}: {feed.state.reason}")
         if self.on_status is not None:
             self.on_status(self._status)
 

@@ -175,6 +175,13 @@ class Strategy:
         settings = self.config.to_dict() if epoch is None else epoch.settings
         return "trades" in {settings["profile"]["source"], self.config.profile.source}
 
+    def owns(self, symbol: str) -> bool:
+        """Return whether bars of a contract are for this engine to look at."""
+        if self.symbol is not None:
+            # Until the contract that was named is in front, another may be.
+            return symbol in {self.symbol, self.front}
+        return is_outright(symbol) and parse_symbol(symbol).root == self.root
+
     # What the log says.
 
     def note(self, item: Input) -> None:
