@@ -6,7 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from tests.live.harness import ACTIVE, HOLD, Run, assert_parity, derived, live, 
 from tests.live.killed import CONFIG
 from tests.live.test_feed_behaviours import (
     NOON,
+    Step,
     Told,
     again,
     completed,
@@ -473,3 +474,66 @@ def test_settings_that_look_back_further_than_the_log_say_so(
     assert told.code == 0
     # It is a word to the operator; nothing is forbidden by it.
     assert [row[1] for row in told.bars()] == [True] * 4
+
+
+@pytest.mark.parametrize("symbol", ["ES", "ESH5"], ids=["chosen", "given"])
+def test_no_month_changes_within_the_session_of_an_epoch_that_another_day_waits_for(
+    scripted: Callable[..., Told], symbol: str
+) -> None:
+    by_utc = HOLD.override({"session.day": "utc"})
+
+    def both(minutes: Iterable[int], new_volume: int = 50) -> list[Step]:
+        return [
+            step
+            for minute in minutes
+            for step in (
+                moving(minute, volume=100),
+                moving(minute, 0.25, number=8, level=6_050, volume=new_volume),
+            )
+        ]
+
+    def maps(minute: float) -> list[Step]:
+        return [mapping(minute=minute), mapping("ESH5", number=8, minute=minute)]
+
+    # The session before, so that a month is in front; the new one has the volume afterwards.
+    before = [*range(-1_080, -1_020, 5), *range(-30, 10)]
+    scripted([*maps(-1_080), *both(before), end(10)], symbols=("ES",), config=HOLD, at=-1_080)
+    # The exchange's session of Wednesday opens at 480; midnight UTC, 540, lies within it.
+    after = [*range(10, 420, 5), *range(480, 600, 5)]
+    told = scripted(
+        [*maps(10), *again(10, both([9])), *both(after, 1_000), end(600)],
+        symbols=(symbol,),
+        config=by_utc,
+        at=10,
+    )
+    assert told.reasons("refused") == []
+    taken = [minute for minute, _, consumed, _ in told.bars() if consumed and minute >= 480]
+    assert sorted(set(taken)) == list(range(480, 600, 5))
+
+
+def test_midnight_is_no_alarm_while_another_session_day_waits(
+    scripted: Callable[..., Told],
+) -> None:
+    by_utc = HOLD.override({"session.day": "utc"})
+    scripted([mapping(), *map(moving, range(30)), end(30)], config=HOLD)
+    minutes = [*range(30, 60), *range(480, 600, 5)]
+    told = scripted(
+        [mapping(minute=30), *again(30, [moving(29)]), *map(moving, minutes), end(600)],
+        config=by_utc,
+        at=30,
+    )
+    assert [reason for reason in told.reasons("alarm") if "certificate" in reason] == []
+
+
+def test_history_is_asked_for_the_contract_that_is_still_traded_too(
+    scripted: Callable[..., Told], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+
+    def open_past(*_: object) -> None:
+        asked.append(sorted(_[-1]))  # type: ignore[call-overload]
+
+    monkeypatch.setattr("clustercore.live.past.open_past", open_past)
+    scripted([mapping(), *map(moving, range(30)), end(30)])
+    scripted([mapping(minute=30), *again(30, [moving(29)])], symbols=("ESH5",), at=30)
+    assert asked == [["ESZ4"], ["ESH5", "ESZ4"]]

@@ -880,6 +880,32 @@ def test_8_an_instrument_that_is_never_mapped_costs_one_connection_and_no_bar(
     assert kept == list(range(250))
 
 
+def test_8_a_mapping_that_comes_late_ends_its_trouble_beside_a_number_that_is_never_mapped(
+    scripted: Callable[..., Told],
+) -> None:
+    def minutes(first: int, until: int) -> list[Step]:
+        return [
+            step
+            for minute in range(first, until)
+            for step in (bar(minute), bar(minute, 0.25, number=9), end(minute + 1, 0.5))
+        ]
+
+    told = scripted(
+        [mapping(), *minutes(0, 2)],
+        [
+            mapping(minute=1.1),
+            bar(0),
+            *minutes(1, 6),
+            # One more number, a moment before its mapping.
+            bar(6, 0.1, number=11),
+            mapping("ESZ4-ESH5", number=11, minute=7.002),
+            *minutes(6, 20),
+        ],
+    )
+    assert told.states()[-2:] == ["LIVE", "STOPPED"]
+    assert [row[1] for row in told.bars() if row[0] > 7] == [True] * 12
+
+
 def test_8_spreads_are_no_contracts(scripted: Callable[..., Told]) -> None:
     told = scripted(
         [mapping(), mapping("ESZ4-ESH5", number=9), bar(0), bar(0, number=9), bar(1)],

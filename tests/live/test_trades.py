@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -272,3 +273,45 @@ def test_waiting_trades_are_looked_at_with_their_own_bars_only(
     assert strategy._trades == []
     # Each bar looks at the handful that came together with its own, whatever else waits.
     assert looked_at <= minutes * 3 * size * len(FILLS)
+
+
+def test_a_stop_while_the_bars_of_a_replay_go_on_takes_nothing_that_came_after_them(
+    scripted: Callable[..., Told], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = Scripted.take
+
+    def at_once(self: Scripted, timeout: float) -> list[msg.Message]:
+        """Return what comes in one batch, as a queue that filled meanwhile gives it."""
+        found: list[Any] = take(self, timeout)
+        return found[0] if found and isinstance(found[0], list) else found
+
+    monkeypatch.setattr(Scripted, "take", at_once)
+    scripted([mapping(), trades(0), bar_of_trades(0), end(1)], config=TRADES)
+
+    def batch(now: int) -> list[msg.Message]:
+        Scripted.runner.stop()
+        return [
+            msg.ReplayCompleted("Finished", now, now),
+            columns(200, FILLS),
+            bar_of_trades(200)[1](now),
+            msg.EndOfInterval(NOON + 201 * MINUTE, now, now),
+        ]
+
+    replay = [
+        mapping(minute=201),
+        *again(201, map(trades, range(200))),
+        *again(201, map(bar_of_trades, range(200))),
+        completed(201.1),
+    ]
+    scripted([*replay, (NOON + 201 * MINUTE + 30 * SECOND, batch)], config=TRADES, at=201)
+    more = scripted(
+        [
+            *replay,
+            *again(202, [trades(200), bar_of_trades(200), trades(201), bar_of_trades(201)]),
+            completed(202.1),
+        ],
+        config=TRADES,
+        at=202,
+    )
+    assert [minute for minute, _, taken, _ in more.bars() if taken] == list(range(202))
+    assert more.reasons("late") == []
