@@ -48,6 +48,8 @@ ACTIVE = QUICK.override(
         "risk.max_open_contracts": 30,
     }
 )
+# One position at a time, held for an hour unless something is wrong.
+HOLD = ACTIVE.override({"exit.max_hold_minutes": 60, "stop.k": 8.0, "risk.max_open_contracts": 1})
 FRAMES = ("clusters", "signals", "orders", "trades", "equity")
 HOUR_NS = 3600 * 10**9
 

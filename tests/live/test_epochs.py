@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,25 @@ from clustercore import parity
 from clustercore.engine import ENGINE_VERSION
 from clustercore.gateway import GatewayData, sample_parent_data
 from clustercore.inputs import Bar, Carry, Closed, Epoch, Input, WarmUp
+from clustercore.live.startup import days_needed
 from clustercore.live.strategy import Calendar
 from clustercore.sessions import load_sessions
 from clustercore.store import DERIVED, Store
-from tests.live.harness import ACTIVE, Run, assert_parity, derived, live, part
+from tests.live.harness import ACTIVE, HOLD, Run, assert_parity, derived, live, part
 from tests.live.killed import CONFIG
+from tests.live.test_feed_behaviours import (
+    NOON,
+    Step,
+    Told,
+    again,
+    completed,
+    end,
+    mapping,
+    moving,
+    scripted,
+)
+
+__all__ = ["scripted"]
 
 SYMBOL = "ESZ4"
 MINUTE_NS = 60 * 10**9
@@ -255,6 +271,52 @@ def test_another_engine_goes_on_from_what_the_old_one_left(tmp_path: Path) -> No
     assert new.ok
 
 
+def assert_forbidden_by_the_log(run: Run, said: str) -> None:
+    """Assert that a start found the log in disorder, said so and acted on nothing."""
+    assert run.code == 1
+    assert run.status.counts["differences"] >= 1
+    alarms = [note.reason for note in run.notes if note.kind == "alarm"]
+    assert any("does not replay to what is stored" in one and said in one for one in alarms), alarms
+    assert "log" in run.runner._feed.troubles
+    states = {note.detail["state"] for note in run.notes if note.kind == "state"}
+    assert "DEGRADED" in states
+    assert "LIVE" not in states
+    assert not run.recommendations
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("UPDATE certificates SET ok = false", "replay and store differed"),
+        ("UPDATE trades SET net = net + 1000", "another hash than when they were certified"),
+    ],
+    ids=["differed already", "changed since"],
+)
+def test_what_another_engine_left_in_disorder_forbids_acting(
+    tmp_path: Path, statement: str, said: str
+) -> None:
+    data, rows = three_sessions(thin=False)
+    boundary = CALENDAR.closes[rows[1]]
+    first = run_until(data, tmp_path, boundary, BEFORE)
+    write_as_old_engine(first.database)
+    change(first.database, statement)
+    until = data.before(CALENDAR.opens[rows[2]] + 20 * MINUTE_NS)
+    assert_forbidden_by_the_log(run_on(until, tmp_path, boundary, BEFORE), said)
+    # The engine at hand began its epoch meanwhile; the disorder is still there.
+    assert_forbidden_by_the_log(run_on(until, tmp_path, until.span[1] - MINUTE_NS, BEFORE), said)
+
+
+def test_a_changed_row_of_an_earlier_epoch_forbids_acting(
+    changed: tuple[Run, list[int]], tmp_path: Path
+) -> None:
+    run, _ = changed
+    data, _ = three_sessions(thin=True)
+    shutil.copy(run.database, tmp_path / run.database.name)
+    change(tmp_path / run.database.name, "UPDATE trades SET net = net + 1 WHERE epoch = 1")
+    second = run_on(data, tmp_path, data.span[1] - MINUTE_NS, AFTER)
+    assert_forbidden_by_the_log(second, "trades row 0, column 'net'")
+
+
 def test_another_engine_in_the_middle_of_a_session_is_refused(tmp_path: Path) -> None:
     data, rows = three_sessions(thin=False)
     first = run_until(data, tmp_path, CALENDAR.opens[rows[1]] + 60 * MINUTE_NS, BEFORE)
@@ -319,3 +381,159 @@ def test_a_changed_recommendation_is_named_and_made_again(tmp_path: Path) -> Non
         parity.rebuild(store)
         assert parity.check(store)[0].ok
         assert store.recommendations("ES") == run.recommendations
+
+
+# Told by a script: other session days, and settings that look back further than the log.
+
+DAY = 1440
+LITTLE = {"baseline.mode": "rolling", "baseline.bars": 10, "volatility.minutes": 60}
+
+
+def test_another_session_day_waits_for_a_moment_between_the_sessions_of_both(
+    scripted: Callable[..., Told],
+) -> None:
+    by_utc = HOLD.override({"session.day": "utc"})
+    scripted([mapping(), *map(moving, range(30)), end(30)], config=HOLD)
+    friday, sunday = 3 * DAY + 420, 5 * DAY + 480
+    # Midnight UTC, 540 minutes after noon, lies within the exchange's session: each evening until
+    # the weekend.
+    evenings = [day * DAY + minute for day in range(3) for minute in range(480, 600, 5)]
+    week = [*range(30, 60), *evenings, *range(friday - 60, friday)]
+    told = scripted(
+        [
+            mapping(minute=30),
+            *again(30, [moving(29)]),
+            *map(moving, week),
+            end(friday),
+            *map(moving, range(sunday, sunday + 30)),
+            end(sunday + 30),
+        ],
+        config=by_utc,
+        at=30,
+    )
+    assert told.code == 0
+    assert [row[2:] for row in told.bars()] == [(True, "")] * (30 + len(week) + 30)
+    rows = told.rows().filter(kind="bar").with_columns(minute=pl.col("ts").to_physical() - NOON)
+    minutes = {
+        epoch: (rows.filter(epoch=epoch)["minute"] // MINUTE_NS).to_list() for epoch in (1, 2)
+    }
+    assert minutes[1][-1] == friday - 1
+    assert minutes[2] == list(range(sunday, sunday + 30))
+    one, two = assert_parity(told.runner.database)
+    assert one.config_id != two.config_id
+    # The next start is in the middle of the new epoch, and finds nothing to wait for.
+    later = scripted(
+        [mapping(minute=sunday + 30), *again(sunday + 30, [moving(sunday + 29)])],
+        config=by_utc,
+        at=sunday + 30,
+    )
+    assert later.code == 0
+    assert len(assert_parity(later.runner.database)) == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "days"),
+    [
+        ({}, 31),
+        ({"baseline.sessions": 40}, 59),
+        ({"baseline.mode": "previous_session"}, 31),
+        ({"baseline.mode": "rolling", "baseline.bars": 20_000}, 27),
+        ({"volatility.minutes": 60_000}, 73),
+        ({"volatility.atr_minutes": 60_000}, 73),
+        ({**LITTLE, "roll.lookback_hours": 240.0}, 20),
+        (LITTLE, 5),
+    ],
+)
+def test_as_many_days_are_needed_as_any_setting_looks_back_on(
+    settings: dict[str, Any], days: int
+) -> None:
+    # Sessions or minutes, at twenty hours a session, five sessions a week and three days to spare.
+    assert days_needed(cc.Config.preset("default").override(settings)) == days
+
+
+@pytest.mark.parametrize(
+    ("config", "lacks"),
+    [
+        (ACTIVE, None),
+        (cc.Config.preset("default"), 28),
+        (ACTIVE.override({"volatility.minutes": 12_000}), 14),
+    ],
+    ids=["the same", "sessions", "minutes"],
+)
+def test_settings_that_look_back_further_than_the_log_say_so(
+    scripted: Callable[..., Told], config: cc.Config, lacks: int | None
+) -> None:
+    scripted([mapping(), *map(moving, range(3)), end(3)])
+    told = scripted(
+        [mapping(minute=3), *again(3, [moving(2)]), moving(3), completed(4.1)], config=config, at=3
+    )
+    alarms = [reason for reason in told.reasons("alarm") if "look back on" in reason]
+    assert [reason.split(" less", maxsplit=1)[0] for reason in alarms] == (
+        [f"the log has {lacks} days"] if lacks else []
+    )
+    assert told.code == 0
+    # It is a word to the operator; nothing is forbidden by it.
+    assert [row[1] for row in told.bars()] == [True] * 4
+
+
+@pytest.mark.parametrize("symbol", ["ES", "ESH5"], ids=["chosen", "given"])
+def test_no_month_changes_within_the_session_of_an_epoch_that_another_day_waits_for(
+    scripted: Callable[..., Told], symbol: str
+) -> None:
+    by_utc = HOLD.override({"session.day": "utc"})
+
+    def both(minutes: Iterable[int], new_volume: int = 50) -> list[Step]:
+        return [
+            step
+            for minute in minutes
+            for step in (
+                moving(minute, volume=100),
+                moving(minute, 0.25, number=8, level=6_050, volume=new_volume),
+            )
+        ]
+
+    def maps(minute: float) -> list[Step]:
+        return [mapping(minute=minute), mapping("ESH5", number=8, minute=minute)]
+
+    # The session before, so that a month is in front; the new one has the volume afterwards.
+    before = [*range(-1_080, -1_020, 5), *range(-30, 10)]
+    scripted([*maps(-1_080), *both(before), end(10)], symbols=("ES",), config=HOLD, at=-1_080)
+    # The exchange's session of Wednesday opens at 480; midnight UTC, 540, lies within it.
+    after = [*range(10, 420, 5), *range(480, 600, 5)]
+    told = scripted(
+        [*maps(10), *again(10, both([9])), *both(after, 1_000), end(600)],
+        symbols=(symbol,),
+        config=by_utc,
+        at=10,
+    )
+    assert told.reasons("refused") == []
+    taken = [minute for minute, _, consumed, _ in told.bars() if consumed and minute >= 480]
+    assert sorted(set(taken)) == list(range(480, 600, 5))
+
+
+def test_midnight_is_no_alarm_while_another_session_day_waits(
+    scripted: Callable[..., Told],
+) -> None:
+    by_utc = HOLD.override({"session.day": "utc"})
+    scripted([mapping(), *map(moving, range(30)), end(30)], config=HOLD)
+    minutes = [*range(30, 60), *range(480, 600, 5)]
+    told = scripted(
+        [mapping(minute=30), *again(30, [moving(29)]), *map(moving, minutes), end(600)],
+        config=by_utc,
+        at=30,
+    )
+    assert [reason for reason in told.reasons("alarm") if "certificate" in reason] == []
+
+
+def test_history_is_asked_for_the_contract_that_is_still_traded_too(
+    scripted: Callable[..., Told], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+
+    def open_past(*_: object) -> None:
+        asked.append(sorted(_[-1]))  # type: ignore[call-overload]
+
+    monkeypatch.setattr("clustercore.live.past.open_past", open_past)
+    scripted([mapping(), *map(moving, range(30)), end(30)])
+    scripted([mapping(minute=30), *again(30, [moving(29)])], symbols=("ESH5",), at=30)
+    assert asked == [["ESZ4"], ["ESH5", "ESZ4"]]

@@ -6,9 +6,11 @@ moves; the others run against the local gateway.
 
 from __future__ import annotations
 
+import random
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,6 +28,7 @@ from clustercore.live.key import Key
 from clustercore.live.runner import LiveRunner
 from clustercore.live.settings import LiveSettings
 from clustercore.live.vendor import import_databento
+from clustercore.sessions import load_sessions
 from clustercore.store import FeedEvent, Store
 from tests.live.harness import (
     ACTIVE,
@@ -52,8 +55,8 @@ class Clock:
 
     longest_wait_s = 1e9
 
-    def __init__(self) -> None:
-        self.at = NOON
+    def __init__(self, minute: float = 0) -> None:
+        self.at = NOON + round(minute * MINUTE)
         self.waits: list[float] = []
 
     def now(self) -> int:
@@ -116,14 +119,22 @@ class Scripted:
 
 @pytest.fixture
 def scripted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Told]:
-    """Return a function that runs live on what scripted connections say."""
+    """Return a function that runs live on what scripted connections say.
+
+    Called again it is the process started again: on the same database, at a later minute.
+    """
 
     def run(
-        *sessions: Session, symbols: Sequence[str] = ("ESZ4",), past: Any = None, **settings: Any
+        *sessions: Session,
+        symbols: Sequence[str] = ("ESZ4",),
+        past: Any = None,
+        config: cc.Config = ACTIVE,
+        at: float = 0,
+        **settings: Any,
     ) -> Told:
-        clock = Clock()
+        clock = Clock(at)
         runner = LiveRunner(
-            ACTIVE,
+            config,
             symbols,
             database=tmp_path / "live.duckdb",
             settings=LiveSettings(historical="none", raw_days=0, **settings),
@@ -162,9 +173,9 @@ class Told:
         with Store.open(self.runner.database, create=False, read_only=True) as store:
             return store.inputs(root)
 
-    def bars(self) -> list[tuple[int, bool, bool, str]]:
+    def bars(self, root: str = "ES") -> list[tuple[int, bool, bool, str]]:
         """Return minute, actionable, consumed and reason of every bar."""
-        rows = self.rows().filter(pl.col("kind") == "bar")
+        rows = self.rows(root).filter(pl.col("kind") == "bar")
         minutes = ((rows["ts"].to_physical() - NOON) // MINUTE).to_list()
         columns = rows.select("actionable", "consumed", "reason").iter_rows()
         return [(minute, *row) for minute, row in zip(minutes, columns, strict=True)]
@@ -182,6 +193,46 @@ def bar(minute: int, delay_s: float = OPEN_S, *, number: int = NUMBER, volume: i
     at = start + MINUTE + round(delay_s * SECOND)
     return at, lambda now: msg.MarketBar(
         number, start, price, price, price, price, volume, now, now
+    )
+
+
+# In ticks, far enough to both sides of noon for a few days.
+_WALK = [0, *accumulate(random.Random(1).choices(range(-8, 9), k=30_000))]
+
+
+def moving(
+    minute: int,
+    delay_s: float = OPEN_S,
+    *,
+    number: int = NUMBER,
+    level: float = 6_000,
+    volume: int | None = None,
+) -> Step:
+    """Return a bar of a market that moves: its numbers follow from the minute, also said again."""
+    start = NOON + minute * MINUTE
+    tick, base = SECOND // 4, round(level * SECOND)
+    opened, close = (base + tick * _WALK[minute + place] for place in (5_000, 5_001))
+    high, low = max(opened, close) + 2 * tick, min(opened, close) - 2 * tick
+    size = 50 + minute * 7_919 % 350 if volume is None else volume
+    at = start + MINUTE + round(delay_s * SECOND)
+    return at, lambda now: msg.MarketBar(number, start, opened, high, low, close, size, now, now)
+
+
+def again(minute: float, steps: Iterable[Step]) -> list[Step]:
+    """Return what was said before, said again at a minute after noon: a replay."""
+    return [(max(at, NOON + round(minute * MINUTE)), make) for at, make in steps]
+
+
+def rows_of(steps: Iterable[Step], symbol: str = "ESZ4") -> pl.DataFrame:
+    """Return scripted bars as history returns them."""
+    bars = [make(at) for at, make in steps]
+    return pl.DataFrame(
+        [
+            (one.ts_event, one.open, one.high, one.low, one.close, one.volume, symbol)
+            for one in bars
+        ],
+        schema=["ts_event", "open", "high", "low", "close", "volume", "symbol"],
+        orient="row",
     )
 
 
@@ -344,6 +395,40 @@ def test_4_clocks_that_differ_forbid_acting(scripted: Callable[..., Told]) -> No
     assert "differ by -8.0 s" in degraded[0]
 
 
+def sent_ahead(step: Step, ahead_s: float) -> Step:
+    """Return what the gateway says it sent so long after it came."""
+    at, make = step
+    return at, lambda now: make(now)._replace(sent=now + round(ahead_s * SECOND))
+
+
+@pytest.mark.parametrize("wrong", [bar(2), end(3), heartbeat(3.3)], ids=["bar", "end", "heartbeat"])
+def test_4_one_record_with_a_wrong_time_of_sending_closes_nothing(
+    scripted: Callable[..., Told], wrong: Step
+) -> None:
+    others = [step for minute in range(3, 70) for step in (bar(minute), end(minute + 1, 0.3))]
+    told = scripted([mapping(), bar(0), end(1), bar(1), end(2), sent_ahead(wrong, 3_600), *others])
+    assert {reason for _, _, _, reason in told.bars()} == {""}
+    assert told.reasons("late") == []
+    # Each interval is closed by its own end.
+    closed = [closing for closing in told.closings() if closing[0] > 3]
+    assert closed == [(minute, "eoi") for minute in range(4, 71)]
+    assert [row[1] for row in told.bars()][-60:] == [True] * 60
+
+
+def test_4_a_clock_of_ours_that_is_always_wrong_gives_way_to_the_gateways(
+    scripted: Callable[..., Told],
+) -> None:
+    # Ours is an hour slow; the gateway says so with every record.
+    market = [heartbeat(0.1), heartbeat(0.2), *(bar(minute) for minute in range(5)), heartbeat(5.3)]
+    slow = [(at - 60 * MINUTE, sent_ahead((at, make), 3_600)[1]) for at, make in market]
+    told = scripted([mapping(minute=-60), *slow], at=-60)
+    assert told.bars() == [(minute, False, True, "") for minute in range(5)]
+    # By our own clock none of them were over yet.
+    assert told.closings()[-1] == (5, "grace")
+    degraded = [n.reason for n in told.notes if n.detail.get("state") == "DEGRADED"]
+    assert degraded == ["our clock and the gateway's differ by -3600.0 s"]
+
+
 # 5: gaps.
 
 
@@ -467,6 +552,151 @@ def test_5_a_replay_after_the_close_is_not_late(scripted: Callable[..., Told]) -
     assert told.closings()[-1] == (first + 60, "session")
 
 
+class Moody:
+    """History that fails while it is told to, and has every minute up to one."""
+
+    def __init__(self, until: int, *, lacks: tuple[int, int] = (0, 0)) -> None:
+        self.until = until
+        self.fails = False
+        self.asked: list[tuple[int, int]] = []
+        self.frame = rows_of(
+            moving(minute) for minute in range(-60, 400) if not lacks[0] <= minute < lacks[1]
+        )
+
+    def available_end(self) -> int:
+        if self.fails:
+            raise cc.ClusterCoreError("the historical server fails")
+        return NOON + self.until * MINUTE
+
+    def bars(self, start: int, until: int) -> pl.DataFrame:
+        self.asked.append(((start - NOON) // MINUTE, (until - NOON) // MINUTE))
+        return self.frame.filter(pl.col("ts_event").is_between(start, until, closed="left"))
+
+
+def doing(minute: float, act: Callable[[], object]) -> Step:
+    """Return a sign of life at which something happens on our side."""
+
+    def make(now: int) -> msg.SignOfLife:
+        act()
+        return msg.SignOfLife("Heartbeat", now, now)
+
+    return says(minute, make)
+
+
+def test_5_after_a_hole_the_next_gap_asks_history_again(scripted: Callable[..., Told]) -> None:
+    past = Moody(0)
+
+    def fails() -> None:
+        past.fails = True
+
+    def is_well() -> None:
+        past.fails, past.until = False, 200
+
+    replay_that_lacks = [mapping(minute=9), moving(8)]
+    told = scripted(
+        [mapping(), moving(0), end(1), doing(1.1, fails), lost(1.5)],
+        *([replay_that_lacks] * 3),
+        [*replay_that_lacks, moving(9), end(10), moving(10), doing(11.5, is_well), lost(11.6)],
+        [mapping(minute=200), moving(199)],
+        [mapping(minute=200), moving(199), moving(200), end(201)],
+        past=past,
+    )
+    holes = [(note.start, note.end) for note in told.notes if note.kind == "hole"]
+    assert holes == [(NOON + MINUTE, NOON + 8 * MINUTE)]
+    assert len(told.reasons("alarm")) == 3
+    assert past.asked[-1] == (9, 200)
+    assert [row[0] for row in told.bars() if row[0] >= 0] == [0, *range(8, 201)]
+
+
+def test_5_history_is_believed_up_to_its_last_bar_where_it_ends_early(
+    scripted: Callable[..., Told],
+) -> None:
+    scripted([mapping(), moving(0), end(1)], past=Moody(0))
+    # It says that it reaches to minute 350, and has nothing of the last two and a half hours.
+    told = scripted(
+        [
+            mapping(minute=360),
+            *again(360, (moving(minute) for minute in range(246, 360))),
+            completed(360.1),
+            moving(360),
+        ],
+        past=Moody(350, lacks=(200, 350)),
+        at=360,
+        replay_limit_h=2,
+    )
+    holes = [(note.start, note.end) for note in told.notes if note.kind == "hole"]
+    assert holes == [(NOON + 200 * MINUTE, NOON + 246 * MINUTE)]
+    taken = [minute for minute, _, consumed, _ in told.bars() if consumed and minute >= 0]
+    assert taken == [*range(200), *range(246, 361)]
+
+
+def test_5_history_without_trades_in_its_last_minutes_is_whole(
+    scripted: Callable[..., Told],
+) -> None:
+    scripted([mapping(), moving(0), end(1)], past=Moody(0))
+    told = scripted(
+        [
+            mapping(minute=360),
+            *again(360, (moving(minute) for minute in range(350, 360))),
+            completed(360.1),
+        ],
+        past=Moody(350, lacks=(300, 350)),
+        at=360,
+        replay_limit_h=0.25,
+    )
+    assert told.reasons("hole") == []
+    assert told.reasons("resumed") == ["nothing is missing"]
+
+
+@pytest.mark.parametrize(("limit_h", "asks"), [(0, False), (0.05, True), (1, True)])
+def test_5_no_replay_is_asked_for_from_the_future_and_none_where_there_is_none(
+    scripted: Callable[..., Told], limit_h: float, asks: bool
+) -> None:
+    told = scripted(
+        [mapping(), bar(0), end(1), bar(1), lost(120)],
+        [mapping(minute=120.1), bar(120)],
+        replay_limit_h=limit_h,
+    )
+    (_, first), (opened, second), *_ = told.opened
+    assert first is None
+    assert (second is not None) == asks
+    if second is not None:
+        assert opened - limit_h * 60 * MINUTE <= second <= opened
+
+
+@pytest.mark.parametrize(
+    ("trouble", "acts"), [(None, True), ("quiet", True), ("log", False), ("disk", False)]
+)
+def test_5_late_bars_of_history_are_acted_on_unless_something_forbids_it(
+    scripted: Callable[..., Told], trouble: str | None, acts: bool
+) -> None:
+    past = Moody(0)
+    told_of: list[LiveRunner] = []
+
+    def happens() -> None:
+        past.until = 90
+        if trouble is not None:
+            assert Scripted.runner._feed is not None
+            Scripted.runner._feed.trouble(trouble, "it is so")
+        told_of.append(Scripted.runner)
+
+    told = scripted(
+        [mapping(), *map(moving, range(20)), end(20), doing(20.2, happens), lost(20.5)],
+        [mapping(minute=91), moving(91)],
+        [mapping(minute=91), *again(91, map(moving, (89, 90))), moving(91)],
+        past=past,
+        late="act",
+        backfill_days=1,
+    )
+    assert told_of
+    from_history = told.rows().filter(kind="bar", origin="historical")
+    assert from_history.height == 70
+    assert set(from_history["actionable"].to_list()) == {acts}
+    decided = derived(told.runner.database, "orders")["confirmed_time"].to_physical()
+    later = [time for time in decided if time > NOON + 21 * MINUTE]
+    assert bool(later) == acts
+
+
 def test_5_a_position_keeps_its_exit_through_a_hole(tmp_path: Path) -> None:
     data = part(sample_parent_data(sessions=2), 21, 27)
     entry = cc.backtest(cc.read_bars(_file(data, tmp_path)), ACTIVE).trades.row(3, named=True)
@@ -514,6 +744,30 @@ def test_6_another_bar_of_the_same_minute_is_kept_beside_the_first(
     ]
     (note,) = [note for note in told.notes if note.kind == "conflict"]
     assert (note.detail["first"][-1], note.detail["second"][-1]) == (100, 101)
+
+
+def test_6_a_corrected_bar_is_kept_and_said_once_however_often_it_comes(
+    scripted: Callable[..., Told],
+) -> None:
+    def corrected(minute: float) -> list[Step]:
+        return again(minute, [bar(1), bar(1, volume=101)])
+
+    told = scripted(
+        [mapping(), bar(0), bar(1), bar(1, 0.4, volume=101), end(2), lost(2.4)],
+        [mapping(minute=2.5), *corrected(2.5), bar(2), end(3), lost(3.4)],
+        [mapping(minute=3.5), *corrected(3.5), bar(3), end(4)],
+    )
+    assert len(told.reasons("conflict")) == 1
+    # Neither does another start forget.
+    second = scripted([mapping(minute=5), *corrected(5), bar(4), bar(5)], at=5)
+    assert second.reasons("conflict") == []
+    assert [row for row in second.bars() if row[0] == 1] == [
+        (1, True, True, ""),
+        (1, False, False, "conflict"),
+    ]
+    # Another correction is another word.
+    third = scripted([mapping(minute=6), *again(6, [bar(1, volume=102)]), bar(6)], at=6)
+    assert third.reasons("conflict") == ["ESZ4 came twice with other numbers; the first stays"]
 
 
 def test_6_an_older_bar_is_stored_and_not_traded_on(scripted: Callable[..., Told]) -> None:
@@ -596,6 +850,60 @@ def test_8_numbers_hold_for_one_connection(scripted: Callable[..., Told]) -> Non
     told = scripted([mapping(), bar(0), lost(1.5)], [bar(0), bar(1)])
     assert [row[0] for row in told.bars()] == [0]
     assert told.reasons("unmapped") == ["2 bars of an instrument without a symbol"]
+
+
+def test_8_an_instrument_that_is_never_mapped_costs_one_connection_and_no_bar(
+    scripted: Callable[..., Told],
+) -> None:
+    def minutes(first: int, until: int) -> list[Step]:
+        return [
+            step
+            for minute in range(first, until)
+            for step in (bar(minute), bar(minute, 0.25, number=9), end(minute + 1, 0.5))
+        ]
+
+    told = scripted(
+        [mapping(), *minutes(0, 5)],
+        [mapping(minute=1.1), bar(0), *minutes(1, 240), lost(240.6)],
+        [mapping(minute=240.7), bar(239), *minutes(240, 250)],
+    )
+    assert told.reasons("lost") == [
+        "instrument 9 has bars and no symbol",
+        "the gateway closed the connection",
+    ]
+    assert [row[1:] for row in told.bars()[1:]] == [(True, True, "")] * 249
+    assert told.states()[-2:] == ["LIVE", "STOPPED"]
+    # Whose bars they were may come out later.
+    rows = [note.detail for note in told.notes if note.kind == "unmapped"]
+    assert {row["instrument_id"] for row in rows} == {9}
+    kept = [(one[1] - NOON) // MINUTE for row in rows for one in row["bars"]]
+    assert kept == list(range(250))
+
+
+def test_8_a_mapping_that_comes_late_ends_its_trouble_beside_a_number_that_is_never_mapped(
+    scripted: Callable[..., Told],
+) -> None:
+    def minutes(first: int, until: int) -> list[Step]:
+        return [
+            step
+            for minute in range(first, until)
+            for step in (bar(minute), bar(minute, 0.25, number=9), end(minute + 1, 0.5))
+        ]
+
+    told = scripted(
+        [mapping(), *minutes(0, 2)],
+        [
+            mapping(minute=1.1),
+            bar(0),
+            *minutes(1, 6),
+            # One more number, a moment before its mapping.
+            bar(6, 0.1, number=11),
+            mapping("ESZ4-ESH5", number=11, minute=7.002),
+            *minutes(6, 20),
+        ],
+    )
+    assert told.states()[-2:] == ["LIVE", "STOPPED"]
+    assert [row[1] for row in told.bars() if row[0] > 7] == [True] * 12
 
 
 def test_8_spreads_are_no_contracts(scripted: Callable[..., Told]) -> None:
@@ -720,6 +1028,24 @@ def test_11_one_of_two_symbols_that_nobody_knows_does_not(scripted: Callable[...
     assert "gateway error 4" in told.reasons("error")[0]
 
 
+def test_11_a_symbol_is_not_mistaken_for_one_that_contains_it(
+    scripted: Callable[..., Told],
+) -> None:
+    told = scripted(
+        [mapping(), error(4, "Failed to resolve symbol: MES.FUT"), bar(0), bar(1)],
+        symbols=("ES", "MES"),
+    )
+    assert told.code == 0
+    assert told.states()[-2:] == ["LIVE", "STOPPED"]
+    assert [row[0] for row in told.bars()] == [0, 1]
+
+
+def test_11_a_run_ends_when_nobody_knows_any_of_its_symbols(scripted: Callable[..., Told]) -> None:
+    told = scripted([error(4, "Failed to resolve symbols: ES.FUT, MES.FUT")], symbols=("ES", "MES"))
+    assert told.code == 1
+    assert told.runner.status.state == "FATAL"
+
+
 def test_12_a_download_that_was_cut_short_fills_no_gap_wrongly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -780,3 +1106,56 @@ def test_15_a_key_is_checked_before_it_is_used() -> None:
     with pytest.raises(cc.ConfigError, match="32 characters"):
         Key("db-too-short-but-no-word")
     assert "AbCd" not in repr(Key("db-" + "AbCdEfGhIjKlMnOpQrStUvWxYz012"))
+
+
+# 16: the session table.
+
+
+def test_16_bars_beyond_the_session_table_forbid_acting(scripted: Callable[..., Told]) -> None:
+    sessions = load_sessions()
+    last = (int(sessions.close_ns[-1]) - NOON) // MINUTE
+    # The table ends before a weekend or a holiday; the market goes on after it.
+    monday = last + 3 * 1440
+    told = scripted(
+        [
+            mapping("ESH9", minute=last - 5),
+            *(bar(minute) for minute in range(last - 5, last)),
+            end(last),
+            *(bar(minute) for minute in range(monday, monday + 5)),
+            heartbeat(monday + 5.3),
+        ],
+        symbols=("ESH9",),
+        at=last - 5,
+    )
+    day = sessions.frame["trade_date"][-1]
+    wrong = f"the session table ends with {day}: upgrade clustercore"
+    assert told.runner._feed is not None
+    assert told.runner._feed.troubles == {"calendar": wrong}
+    degraded = [note.reason for note in told.notes if note.detail.get("state") == "DEGRADED"]
+    assert degraded == [wrong]
+    assert told.states()[-2:] == ["DEGRADED", "STOPPED"]
+    assert [row[1:] for row in told.bars()] == [
+        *[(True, True, "")] * 5,
+        *[(False, False, "outside_session")] * 5,
+    ]
+
+
+@pytest.mark.parametrize(("in_break", "alarms"), [(13, 0), (14, 1), (40, 1)])
+def test_16_many_bars_outside_every_session_are_one_alarm(
+    scripted: Callable[..., Told], in_break: int, alarms: int
+) -> None:
+    # 21:59 is the last minute of a session, the next one opens at 23:00.
+    last = 6 * 60 + 59
+    told = scripted(
+        [
+            mapping(minute=last),
+            bar(last),
+            *(bar(last + minute) for minute in range(1, in_break + 1)),
+            bar(last + 61),
+            # The count begins again with each session.
+            *(bar(last + 1440 + minute) for minute in range(1, 14)),
+        ]
+    )
+    said = [reason for reason in told.reasons("alarm") if "compare the session table" in reason]
+    assert len(said) == alarms
+    assert [row[3] for row in told.bars()].count("outside_session") == in_break + 13

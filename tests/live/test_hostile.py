@@ -30,6 +30,7 @@ from tests.live.test_feed_behaviours import (
     Step,
     Told,
     bar,
+    completed,
     end,
     mapping,
     says,
@@ -85,6 +86,27 @@ def test_a_bar_from_the_future_is_no_bar_yet(scripted: Callable[..., Told]) -> N
     assert told.bars()[1] == (3, False, False, "future")
     # The true one is neither a repetition nor a conflict.
     assert told.bars()[-1] == (3, True, True, "")
+
+
+def test_a_bar_from_the_far_future_makes_no_restart_forget(scripted: Callable[..., Told]) -> None:
+    far = changed(1, ts_event=2**61)
+    scripted([mapping(), bar(0), bar(1), (far[0] + 1, far[1]), bar(2), end(3)])
+    late = [(NOON + 18 * MINUTE, bar(minute)[1]) for minute in range(18)]
+    # A corrected bar is one only to somebody who remembers the first.
+    other = (NOON + 18 * MINUTE, bar(1, volume=101)[1])
+    told = scripted(
+        [mapping(minute=18), *late, other, completed(18.1), bar(18), end(19)],
+        symbols=("ESZ4",),
+        at=18,
+    )
+    # One interval before what was known to be closed.
+    assert told.opened[0][1] == NOON + 2 * MINUTE
+    assert told.reasons("resumed") == ["nothing is missing"]
+    assert told.reasons("late") == []
+    assert told.runner.status.counts["duplicates"] == 3
+    assert told.reasons("conflict") == ["ESZ4 came twice with other numbers; the first stays"]
+    assert [minute for minute, _, taken, _ in told.bars() if taken] == list(range(19))
+    assert_parity(told.runner.database)
 
 
 def test_a_bar_from_the_past_is_stored_and_changes_nothing(scripted: Callable[..., Told]) -> None:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 
 import clustercore as cc
+from clustercore.contracts import select_front
 from clustercore.gateway import GatewayData, sample_parent_data, write_dbn
 from clustercore.gateway.historical import HistoricalServer
 from clustercore.inputs import ContractChange
 from clustercore.live.strategy import Calendar
 from clustercore.sessions import load_sessions
 from clustercore.store import DERIVED, Store
-from tests.live.harness import Run, assert_parity, consumed, derived, live
+from tests.live.harness import HOLD, Run, assert_parity, consumed, derived, live
 from tests.live.killed import CONFIG
+from tests.live.test_feed_behaviours import Step, Told, again, end, mapping, moving, scripted
+
+__all__ = ["scripted"]
 
 MINUTE_NS = 60 * 10**9
 HOUR_NS = 60 * MINUTE_NS
@@ -190,3 +197,175 @@ def test_a_roll_that_lies_in_history_gives_the_same_bars(
     # Nothing is traded in what was read from history.
     times = derived(late.run.database, "orders")["confirmed_time"].to_physical()
     assert times.min() is None or min(times) >= OPEN + 2 * HOUR_NS
+
+
+# Told by a script: what a market of the sample does not do by itself. Tuesday's session opens 960
+# minutes before noon and closes 420 after it; the next one opens at 480.
+
+DAY = 1440
+NUMBERS = {OLD: 7, NEW: 8}
+
+
+def maps(minute: float = 0) -> list[Step]:
+    return [mapping(symbol, number=number, minute=minute) for symbol, number in NUMBERS.items()]
+
+
+def both(minutes: Iterable[int], *, new_volume: int = 50) -> list[Step]:
+    """Return the bars of two months; the old one trades a hundred contracts a minute."""
+    return [
+        step
+        for minute in minutes
+        for step in (
+            moving(minute, volume=100),
+            moving(minute, 0.25, number=NUMBERS[NEW], level=6_050, volume=new_volume),
+        )
+    ]
+
+
+def changes(told: Told) -> list[tuple[str, str]]:
+    """Return symbol and reason of every change of the month in front."""
+    rows = told.rows().filter(kind="contract").select("symbol", "reason")
+    return [(str(symbol), str(reason)) for symbol, reason in rows.iter_rows()]
+
+
+def taken_of(told: Told, symbol: str) -> list[int]:
+    """Return the minutes of a contract that the engine took in their turn."""
+    own = (pl.col("symbol") == symbol) & pl.col("consumed") & ~pl.col("context")
+    rows = told.rows().filter(pl.col("kind") == "bar", own)
+    noon = 1_733_842_800 * 10**9
+    return ((rows["ts"].to_physical() - noon) // MINUTE_NS).to_list()
+
+
+def test_a_bad_bar_of_the_new_month_is_refused_at_the_roll_and_ends_nothing(
+    scripted: Callable[..., Told],
+) -> None:
+    def with_bad(minutes: Iterable[int]) -> list[Step]:
+        """Return bars of two months, one of the new month off the grid of ticks."""
+
+        def spoilt(step: Step) -> Step:
+            at, make = step
+
+            def bad(now: int) -> Any:
+                bar = make(now)
+                off = bar.instrument_id == NUMBERS[NEW] and bar.ts_event == spoilt_ts
+                return bar._replace(close=bar.close + 10**8) if off else bar
+
+            return at, bad
+
+        return [spoilt(step) for step in both(minutes, new_volume=1_000)]
+
+    spoilt_ts = 1_733_842_800 * 10**9 + 1_852 * MINUTE_NS
+    evening, after = range(1_850, 1_855), range(1_920, 1_925)
+    script = [*maps(), *both(range(5)), end(5), *with_bad(evening), end(1_855), *both(after)]
+    told = scripted(script, symbols=("ES",))
+    assert told.code == 0
+    assert "price off the tick grid" in told.reasons("refused")[0]
+    assert len(told.reasons("refused")) == 1
+    assert changes(told)[-1] == (NEW, "volume")
+    assert taken_of(told, NEW) == list(after)
+    kept = told.rows().filter(kind="bar", reason="refused")
+    assert kept["ts"].to_physical().to_list() == [spoilt_ts]
+    assert kept.select("context", "consumed", "actionable").rows() == [(True, False, False)]
+    # Another start reads the same log, and another roll is none.
+    later = scripted(
+        [*maps(1_925), *again(1_925, both([1_924])), *both(range(1_925, 1_930)), end(1_930)],
+        symbols=("ES",),
+        at=1_925,
+    )
+    assert later.code == 0
+    assert later.reasons("alarm") == []
+    assert taken_of(later, NEW) == [*after, *range(1_925, 1_930)]
+    assert_parity(later.runner.database)
+
+
+def test_a_product_asked_for_in_place_of_its_contract_keeps_the_contract_until_the_session_ends(
+    scripted: Callable[..., Told],
+) -> None:
+    scripted([*maps(), *both(range(30)), end(30)], symbols=(OLD,), config=HOLD)
+    rest = range(30, 420, 3)
+    minutes = [*rest, *range(480, 490)]
+    told = scripted(
+        [*maps(30), *again(30, both([29])), *both(minutes, new_volume=1_000), end(490)],
+        symbols=("ES",),
+        config=HOLD,
+        at=30,
+    )
+    assert taken_of(told, OLD) == [*range(30), *rest]
+    assert told.rows().filter(kind="bar", reason="no_contract").is_empty()
+    first, *_ = derived(told.runner.database, "trades").rows(named=True)
+    assert (first["symbol"], first["exit_reason"]) == (OLD, "time")
+    # The next session is traded in the month that is in front then.
+    assert changes(told) == [(OLD, "given"), (NEW, "volume")]
+    assert taken_of(told, NEW) == list(range(480, 490))
+    assert_parity(told.runner.database)
+
+
+def test_a_contract_that_is_given_takes_effect_with_the_next_session(
+    scripted: Callable[..., Told],
+) -> None:
+    before = [*range(-1_080, -1_020), *range(-30, 30)]
+    first = scripted(
+        [*maps(-1_080), *both(before), end(30)], symbols=("ES",), config=HOLD, at=-1_080
+    )
+    assert changes(first) == [(OLD, "first")]
+    assert first.runner.status.roots[0].open_position is not None
+    rest = range(30, 420, 3)
+    script = [
+        *maps(30),
+        *again(30, both([29])),
+        *both(rest),
+        end(420),
+        *both(range(480, 490)),
+        end(490),
+    ]
+    told = scripted(script, symbols=(NEW,), config=HOLD, at=30)
+    assert taken_of(told, OLD) == [*range(-30, 30), *rest]
+    trades = derived(told.runner.database, "trades").filter(pl.col("symbol") == OLD)
+    assert trades["exit_reason"].to_list()[0] == "time"
+    (change,) = [item for item in _items(told) if isinstance(item, ContractChange)][1:]
+    assert (change.symbol, change.previous, change.reason) == (NEW, OLD, "given")
+    assert date(1970, 1, 1) + timedelta(days=change.trade_date) == date(2024, 12, 11)
+    assert taken_of(told, NEW) == list(range(480, 490))
+    # Started again within that session, it goes on in the same contract.
+    again_told = scripted(
+        [*maps(490), *again(490, both([489])), *both(range(490, 495)), end(495)],
+        symbols=(NEW,),
+        config=HOLD,
+        at=490,
+    )
+    assert taken_of(again_told, NEW) == list(range(480, 495))
+    assert len(changes(again_told)) == 2
+    assert_parity(again_told.runner.database)
+
+
+def test_a_session_of_which_nothing_is_known_lets_no_earlier_month_back(
+    scripted: Callable[..., Told],
+) -> None:
+    def on(day: int, first: int, until: int) -> list[int]:
+        return [(day - 10) * DAY + minute for minute in range(first, until, 5)]
+
+    # The last hours of the 17th's session and the first of the 18th's; so again the day after.
+    old = [step for day in (17, 18) for step in both([*on(day, 300, 420), *on(day, 480, 540)])]
+    # Nobody has anything of the 19th's rest, and so the 20th has no month. It is the last day of
+    # the old one, which trades no more.
+    new = [
+        moving(minute, number=NUMBERS[NEW], level=6_050, volume=500)
+        for minute in [*on(19, 480, 1_860), *on(22, 480, 540)]
+    ]
+    first = on(17, 300, 420)[0]
+    told = scripted([*maps(first), *old, *new], symbols=("ES",), at=first)
+    assert changes(told) == [(OLD, "first"), ("", "nothing_known"), (NEW, "expiry")]
+    # As the same bars give from a file.
+    own = told.rows().filter(pl.col("kind") == "bar", ~pl.col("context"))
+    columns = ["ts_event", "open", "high", "low", "close", "volume", "symbol"]
+    bars = own.rename({"ts": "ts_event"}).select(columns).sort("ts_event", "symbol")
+    table = select_front(bars, CALENDAR.sessions, MINUTE_NS).table
+    assert table["symbol"].to_list()[-1] == NEW
+    assert table["reason"].to_list()[-1] == "expiry"
+    context = told.rows().filter(pl.col("context"))
+    assert context.height == table["context_bars"].to_list()[-1] > 100
+
+
+def _items(told: Told) -> list[Any]:
+    with Store.open(told.runner.database, create=False, read_only=True) as store:
+        return [item for _, item in store.entries("ES")]

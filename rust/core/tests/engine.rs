@@ -2,8 +2,10 @@
 
 use clustercore_core::config::{Config, FIELDS, Kind, Value};
 use clustercore_core::engine::{Columns, Engine, Step};
+use clustercore_core::error::Error;
 use clustercore_core::instrument::Instrument;
 use clustercore_core::record::{Event, Frames};
+use clustercore_core::replay::{Caused, LogRows};
 use clustercore_core::session::{Interval, Session, Sessions};
 use proptest::prelude::*;
 
@@ -40,8 +42,9 @@ fn config(settings: &[(&str, &str, Value)]) -> Config {
     Config::new(&sections).expect("a complete configuration")
 }
 
-/// Five-minute windows against the session so far, shorts on, thresholds low: trades happen.
-fn lively() -> Config {
+/// Five-minute windows against the session so far, shorts on, thresholds low: trades happen. The
+/// profiles are made of what `profiles` says.
+fn lively(profiles: &str) -> Config {
     let text = |word: &str| Value::Text(word.to_owned());
     config(&[
         ("baseline", "mode", text("session_to_date")),
@@ -52,7 +55,7 @@ fn lively() -> Config {
         ("rank", "top_n", Value::Int(100)),
         ("profile", "start_minute", Value::Int(0)),
         ("profile", "end_minute", Value::Int(5)),
-        ("profile", "source", text("close_volume")),
+        ("profile", "source", text(profiles)),
         ("momentum", "start_minute", Value::Int(-5)),
         ("momentum", "end_minute", Value::Int(0)),
         ("signal", "long_threshold", Value::Float(0.45)),
@@ -78,6 +81,10 @@ fn lively() -> Config {
 }
 
 fn engine() -> Engine {
+    engine_with(lively("close_volume"))
+}
+
+fn engine_with(config: Config) -> Engine {
     let sessions = (0..4)
         .map(|day| {
             let open = day * 24 * 60 * MINUTE;
@@ -104,8 +111,9 @@ fn engine() -> Engine {
     };
     let sessions = Sessions::new(sessions).expect("ascending sessions");
     let mut engine =
-        Engine::new(lively(), "id".to_owned(), instrument, sessions, MINUTE).expect("an engine");
+        Engine::new(config, "id".to_owned(), instrument, sessions, MINUTE).expect("an engine");
     engine.symbol("ESZ5");
+    engine.symbol("ESH6");
     engine
 }
 
@@ -334,4 +342,328 @@ fn an_interrupted_run_leaves_the_engine_as_it_was() {
         step_all(&mut stopped, &steps),
         step_all(&mut engine(), &steps)
     );
+}
+
+/// A row of a log.
+#[derive(Clone, Copy, Debug)]
+enum Row {
+    Bar(Step),
+    Trade { time: i64, price: i64, size: i64 },
+    Closed(i64),
+}
+
+/// What is said about a bar: how many trades come before it, whether it came in time, whether the
+/// end of its interval is said, and by how much that is off the grid.
+type Said = (u8, bool, bool, u8);
+
+/// Returns a log of bars; the last session of them is of another contract, of which some earlier
+/// bars come first that only inform.
+fn log_of(steps: &[Step], said: &[Said]) -> Vec<Row> {
+    let rolled = 2 * 24 * 60 * MINUTE;
+    let mut rows = Vec::new();
+    let mut is_before = true;
+    for (step, &(trades, actionable, closes, off)) in steps.iter().zip(said) {
+        let mut step = *step;
+        step.actionable = actionable;
+        if step.bar.start >= rolled {
+            step.symbol = 1;
+        }
+        if is_before && step.symbol == 1 {
+            is_before = false;
+            let earlier = steps.iter().filter(|step| step.bar.start < rolled);
+            rows.extend(earlier.take(20).map(|earlier| {
+                Row::Bar(Step {
+                    symbol: 1,
+                    actionable: false,
+                    context: true,
+                    ..*earlier
+                })
+            }));
+        }
+        for place in 0..i64::from(trades) {
+            rows.push(Row::Trade {
+                time: step.bar.start + place * 1_000,
+                price: if place % 2 == 0 {
+                    step.bar.low
+                } else {
+                    step.bar.high
+                },
+                size: 1 + place,
+            });
+        }
+        rows.push(Row::Bar(step));
+        if closes {
+            rows.push(Row::Closed(step.bar.start + MINUTE + i64::from(off)));
+        }
+    }
+    rows
+}
+
+/// Takes rows one after the other, and returns what each of them caused.
+fn take_one_by_one(engine: &mut Engine, rows: &[Row]) -> Vec<(usize, Event)> {
+    let mut caused = Vec::new();
+    for (place, row) in rows.iter().enumerate() {
+        let mut events: Vec<Event> = Vec::new();
+        match *row {
+            Row::Bar(step) => engine.step(&step, &mut events).expect("a coherent bar"),
+            Row::Trade { time, price, size } => {
+                engine.trade(time, price, size).expect("a coherent trade");
+            }
+            Row::Closed(time) => engine.advance(time, &mut events),
+        }
+        caused.extend(events.into_iter().map(|event| (place, event)));
+    }
+    caused
+}
+
+/// Takes rows as columns; what a kind does not use holds what would be refused.
+fn replay(
+    engine: &mut Engine,
+    rows: &[Row],
+    stop: impl FnMut() -> bool,
+) -> Result<Vec<(usize, Event)>, Error> {
+    let (mut kinds, mut context, mut actionable) = (Vec::new(), Vec::new(), Vec::new());
+    let mut numbers: [Vec<i64>; 6] = Default::default();
+    let mut stretches: Vec<(usize, u32)> = Vec::new();
+    for (place, row) in rows.iter().enumerate() {
+        let (kind, of_row, flags) = match *row {
+            Row::Bar(step) => {
+                let bar = step.bar;
+                let last = stretches.last().map(|stretch| stretch.1);
+                if last != Some(step.symbol) {
+                    let first = if last.is_none() { 0 } else { place };
+                    stretches.push((first, step.symbol));
+                }
+                let of_bar = [
+                    bar.start, bar.open, bar.high, bar.low, bar.close, bar.volume,
+                ];
+                (0, of_bar, (step.context, step.actionable))
+            }
+            Row::Trade { time, price, size } => {
+                (1, [time, -1, -1, -1, price, size], (false, false))
+            }
+            Row::Closed(time) => (2, [time, -1, -1, -1, -1, -1], (false, false)),
+        };
+        kinds.push(kind);
+        context.push(flags.0);
+        actionable.push(flags.1);
+        for (column, number) in numbers.iter_mut().zip(of_row) {
+            column.push(number);
+        }
+    }
+    if stretches.is_empty() {
+        // Trades and closings alone are of no contract.
+        stretches.push((0, 0));
+    }
+    let [start, open, high, low, close, volume] = &numbers;
+    let rows = LogRows {
+        kinds: &kinds,
+        columns: Columns {
+            start,
+            open,
+            high,
+            low,
+            close,
+            volume,
+            stretches: &stretches,
+            context: Some(&context),
+            actionable: Some(&actionable),
+        },
+    };
+    let mut caused = Caused::default();
+    engine.replay(&rows, &mut caused, stop)?;
+    Ok(caused.events)
+}
+
+fn logs() -> impl Strategy<Value = Vec<Row>> {
+    // A window has a profile of trades where each of its bars has some: most have.
+    let trades = (0_u8..12).prop_map(|drawn| if drawn == 0 { 0 } else { 1 + drawn % 4 });
+    let said = (
+        trades,
+        proptest::bool::weighted(0.9),
+        proptest::bool::weighted(0.5),
+        0_u8..2,
+    );
+    let said = proptest::collection::vec(said, 3 * SESSION_BARS as usize);
+    (market(), said).prop_map(|(steps, said)| log_of(&steps, &said))
+}
+
+/// Returns a log that is the same on each run, with everything in it.
+fn a_log() -> Vec<Row> {
+    let moves: Vec<_> = (0..3 * SESSION_BARS)
+        .map(|k| {
+            let wave = (k * 7919 % 13 - 6) as i8;
+            let volume = (50 + k * 31 % 300) as u16;
+            (wave, (k % 3) as u8, (k % 4) as u8, volume, true)
+        })
+        .collect();
+    let said: Vec<Said> = (0..moves.len())
+        .map(|k| (1 + (k % 4) as u8, k % 7 != 0, k % 2 == 0, (k % 3) as u8))
+        .collect();
+    log_of(&steps(&moves), &said)
+}
+
+/// Engines whose profiles are made of bars, and of trades.
+const PROFILES: [&str; 2] = ["close_volume", "trades"];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn prop_a_log_replayed_is_its_rows_taken_one_by_one(
+        rows in logs(),
+        cuts in proptest::collection::vec(0.0..1.0_f64, 0..4),
+        profiles in 0..PROFILES.len(),
+    ) {
+        let config = || lively(PROFILES[profiles]);
+        let mut alone = engine_with(config());
+        let one_by_one = take_one_by_one(&mut alone, &rows);
+        let mut places: Vec<usize> =
+            cuts.iter().map(|cut| (cut * rows.len() as f64) as usize).collect();
+        places.extend([0, rows.len()]);
+        places.sort_unstable();
+        let mut again = engine_with(config());
+        let mut replayed = Vec::new();
+        for pair in places.windows(2) {
+            let caused = replay(&mut again, &rows[pair[0]..pair[1]], || false).expect("a log");
+            replayed.extend(caused.into_iter().map(|(row, event)| (pair[0] + row, event)));
+        }
+        prop_assert_eq!(one_by_one, replayed);
+        prop_assert_eq!(alone.bar_counts(), again.bar_counts());
+        prop_assert_eq!(alone.window_counts(), again.window_counts());
+        // Whatever is said next finds the same engine.
+        let end = 4 * 24 * 60 * MINUTE;
+        let mut left: Vec<Event> = Vec::new();
+        let mut right: Vec<Event> = Vec::new();
+        alone.advance(end, &mut left);
+        again.advance(end, &mut right);
+        prop_assert_eq!(left, right);
+        prop_assert_eq!(alone.account_state(), again.account_state());
+    }
+}
+
+#[test]
+fn a_log_that_is_replayed_trades() {
+    // The property above would hold of logs in which nothing happens; in these it does.
+    for profiles in PROFILES {
+        let rows = a_log();
+        let caused = replay(&mut engine_with(lively(profiles)), &rows, || false).expect("a log");
+        let count = |wanted: fn(&Event) -> bool| caused.iter().filter(|(_, e)| wanted(e)).count();
+        let clusters = count(|event| matches!(event, Event::Cluster(_)));
+        let trades = count(|event| matches!(event, Event::Trade(_)));
+        assert!(clusters >= 10, "{profiles}: {clusters} clusters");
+        assert!(trades >= 5, "{profiles}: {trades} trades");
+        assert!(
+            rows.iter()
+                .any(|row| matches!(row, Row::Bar(step) if step.context))
+        );
+    }
+}
+
+/// Replays the rest of a log after a wrong row of it was refused, and checks that the engine is the
+/// one to which nothing happened.
+fn assert_unchanged_by(wrong: impl Fn(&mut Vec<Row>), expected: &str) {
+    for profiles in PROFILES {
+        let rows = a_log();
+        let half = rows.len() / 2;
+        let mut target = engine_with(lively(profiles));
+        let mut caused = replay(&mut target, &rows[..half], || false).expect("a log");
+        let counts = target.bar_counts();
+        let mut bad = rows[half..].to_vec();
+        wrong(&mut bad);
+        let refused = replay(&mut target, &bad, || false).expect_err("a wrong row");
+        assert!(refused.to_string().starts_with(expected), "{refused}");
+        assert_eq!(target.bar_counts(), counts);
+        let rest = replay(&mut target, &rows[half..], || false).expect("a log");
+        caused.extend(rest.into_iter().map(|(row, event)| (half + row, event)));
+        let mut alone = engine_with(lively(profiles));
+        assert_eq!(caused, take_one_by_one(&mut alone, &rows));
+    }
+}
+
+/// Returns the first row after the hundredth that is as wanted.
+fn row_after_100(rows: &[Row], wanted: fn(&Row) -> bool) -> usize {
+    let found = rows.iter().skip(100).position(wanted).expect("such a row");
+    100 + found
+}
+
+#[test]
+fn a_refused_bar_of_a_log_leaves_the_engine_as_it_was() {
+    let rows = a_log();
+    let half = &rows[rows.len() / 2..];
+    let place = row_after_100(half, |row| matches!(row, Row::Bar(step) if !step.context));
+    assert_unchanged_by(
+        |rows| {
+            if let Row::Bar(step) = &mut rows[place] {
+                step.bar.high = step.bar.low - TICK;
+            }
+        },
+        &format!("row {place}, column high"),
+    );
+}
+
+#[test]
+fn a_refused_trade_of_a_log_leaves_the_engine_as_it_was() {
+    let rows = a_log();
+    let half = &rows[rows.len() / 2..];
+    let place = row_after_100(half, |row| matches!(row, Row::Trade { .. }));
+    for column in ["price", "size", "ts_event"] {
+        assert_unchanged_by(
+            |rows| {
+                if let Row::Trade { time, price, size } = &mut rows[place] {
+                    match column {
+                        "price" => *price += 1,
+                        "size" => *size = 0,
+                        // Of a bar that was taken long before.
+                        _ => *time = 0,
+                    }
+                }
+            },
+            &format!("row {place}, column {column}"),
+        );
+    }
+}
+
+#[test]
+fn an_interrupted_replay_leaves_the_engine_as_it_was() {
+    let rows = a_log();
+    let mut stopped = engine_with(lively("trades"));
+    let refused = replay(&mut stopped, &rows, || true);
+    assert_eq!(refused.unwrap_err().to_string(), "interrupted");
+    let caused = replay(&mut stopped, &rows, || false).expect("a log");
+    let mut alone = engine_with(lively("trades"));
+    assert_eq!(caused, take_one_by_one(&mut alone, &rows));
+}
+
+#[test]
+fn rows_of_no_kind_and_columns_that_differ_in_length_are_refused() {
+    let (kinds, numbers) = ([0_u8, 3], [MINUTE, 2 * MINUTE]);
+    let prices = [4000 * TICK; 2];
+    let columns = Columns {
+        start: &numbers,
+        open: &prices,
+        high: &prices,
+        low: &prices,
+        close: &prices,
+        volume: &[1, 1],
+        stretches: &[(0, 0)],
+        context: None,
+        actionable: None,
+    };
+    let mut target = engine();
+    let mut refused = |kinds: &[u8], columns: Columns| {
+        let rows = LogRows { kinds, columns };
+        let caused = target.replay(&rows, &mut Caused::default(), || false);
+        caused.expect_err("no log").to_string()
+    };
+    assert!(refused(&kinds, columns).starts_with("row 1, column kind: no such kind of row"));
+    assert!(refused(&kinds[..1], columns).starts_with("row 1, column kind: columns differ"));
+    let short = Columns {
+        open: &prices[..1],
+        ..columns
+    };
+    assert!(refused(&[0, 2], short).starts_with("row 1, column open: columns differ"));
+    // The good row before the bad one left no trace.
+    assert_eq!(target.bar_counts(), engine().bar_counts());
+    assert_eq!(target.waiting(), (0, 0, 0));
 }
