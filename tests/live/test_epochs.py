@@ -277,7 +277,7 @@ def assert_forbidden_by_the_log(run: Run, said: str) -> None:
     assert run.status.counts["differences"] >= 1
     alarms = [note.reason for note in run.notes if note.kind == "alarm"]
     assert any("does not replay to what is stored" in one and said in one for one in alarms), alarms
-    assert "log" in run.runner._feed.troubles
+    assert "log" in run.runner._feed.state.troubles
     states = {note.detail["state"] for note in run.notes if note.kind == "state"}
     assert "DEGRADED" in states
     assert "LIVE" not in states

@@ -677,7 +677,7 @@ def test_5_late_bars_of_history_are_acted_on_unless_something_forbids_it(
         past.until = 90
         if trouble is not None:
             assert Scripted.runner._feed is not None
-            Scripted.runner._feed.trouble(trouble, "it is so")
+            Scripted.runner._feed.state.trouble(trouble, "it is so")
         told_of.append(Scripted.runner)
 
     told = scripted(
@@ -1130,7 +1130,7 @@ def test_16_bars_beyond_the_session_table_forbid_acting(scripted: Callable[..., 
     day = sessions.frame["trade_date"][-1]
     wrong = f"the session table ends with {day}: upgrade clustercore"
     assert told.runner._feed is not None
-    assert told.runner._feed.troubles == {"calendar": wrong}
+    assert told.runner._feed.state.troubles == {"calendar": wrong}
     degraded = [note.reason for note in told.notes if note.detail.get("state") == "DEGRADED"]
     assert degraded == [wrong]
     assert told.states()[-2:] == ["DEGRADED", "STOPPED"]

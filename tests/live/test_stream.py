@@ -78,6 +78,8 @@ def said(connection: Connection, *records: bytes) -> list[msg.Message]:
     """Return what a connection makes of records that come at once."""
     for record in records:
         connection._received(record)
+    # As the next record that is no trade would.
+    connection._seal()
     return connection.take(0)
 
 
@@ -165,7 +167,7 @@ def shortened(record: bytes) -> bytes:
         # An order of the book: known to the vendor, and never asked for.
         (lambda: bytes([16]) + b"\xa0" + trade(0)[2:] + bytes(8), "a record of type MBOMsg"),
         (lambda: of_another_kind(250), ""),
-        (lambda: shortened(shortened(trade(0))), "records of trades of [40] bytes"),
+        (lambda: shortened(shortened(trade(0))), "40 bytes of trades of 40 each"),
     ],
     ids=["not asked for", "not known", "too short"],
 )

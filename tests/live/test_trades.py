@@ -14,7 +14,7 @@ from clustercore.gateway import Fault, GatewayData, sample_parent_data
 from clustercore.inputs import Bar
 from clustercore.live import messages as msg
 from clustercore.live.strategy import Strategy
-from clustercore.live.stream import _TRADE_FIELDS
+from clustercore.live.stream import _TRADE_LAYOUT
 from clustercore.store import Store
 from tests.live.harness import ACTIVE, FRAMES, assert_parity, derived, live, part
 from tests.live.test_feed_behaviours import (
@@ -104,11 +104,12 @@ FILLS: tuple[Fill, ...] = ((5, 6_000.0, 60, 1), (30, 6_002.0, 40, 2))
 
 def columns(minute: int, fills: Iterable[Fill]) -> msg.MarketTrades:
     rows = [
-        (NUMBER, ts, ts, sequence, ord("B"), round(price * SECOND), size)
+        (NUMBER, ts, round(price * SECOND), size, ord("B"), 0, ts, sequence)
         for second, price, size, sequence in fills
         for ts in [NOON + minute * MINUTE + round(second * SECOND)]
     ]
-    return msg.MarketTrades(np.array(rows, _TRADE_FIELDS))
+    fields = zip(_TRADE_LAYOUT["names"], _TRADE_LAYOUT["formats"], strict=True)
+    return msg.MarketTrades(np.array(rows, list(fields)))
 
 
 def trades(minute: int, fills: Iterable[Fill] = FILLS) -> Step:

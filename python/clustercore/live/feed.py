@@ -55,10 +55,10 @@ _SYMBOL = re.compile(r"[A-Z0-9]+(?:\.[A-Z0-9]+)*")
 class _Ended(Exception):  # noqa: N818 -- it is how a connection ends, not an error
     """The connection is of no more use."""
 
-    def __init__(self, lost: msg.Lost, *, needs_history: bool = False) -> None:
+    def __init__(self, lost: msg.Lost, *, needs_history: Iterable[str] = ()) -> None:
         super().__init__(lost.reason)
         self.lost = lost
-        self.needs_history = needs_history
+        self.needs_history = tuple(needs_history)
 
 
 @dataclass
@@ -198,8 +198,7 @@ class Feed:
     def run(self) -> None:
         """Connect, and connect again, until stopped or refused for good."""
         self._resume()
-        if any(strategy.newest is None for strategy in self.strategies.values()):
-            self._gaps.fill()
+        self._gaps.fill([root for root, s in self.strategies.items() if s.newest is None])
         while not self.stop.is_set():
             if not self._pause():
                 break
@@ -214,8 +213,7 @@ class Feed:
             if end.lost.permanent:
                 self.state.go(FATAL, end.lost.reason)
                 break
-            if end.needs_history:
-                self._gaps.fill()
+            self._gaps.fill(end.needs_history)
             if end.lost.slow_retry:
                 self._attempts = max(self._attempts, 7)
         if self.state.name != FATAL:
@@ -338,9 +336,9 @@ class Feed:
             self._message(session, message)
             if place % _HEARD_EVERY == 0:
                 self._idle()
-                if self.stop.is_set():
-                    # What was not taken is replayed at the next start.
-                    return
+            if self.stop.is_set():
+                # What was not taken is replayed at the next start.
+                return
 
     def _watch_queue(self, connection: Connection, session: _Session) -> None:
         self.waiting = connection.waiting
@@ -527,7 +525,7 @@ class Feed:
             )
         session.symbols[message.instrument_id] = message.symbol
         waiting = session.unmapped.pop(message.instrument_id, [])
-        if not session.unmapped:
+        if not session.unmapped.keys() - self._unmapped:
             self.state.relieve("unmapped")
         for bar in waiting:
             self._bar(session, bar)
@@ -560,7 +558,7 @@ class Feed:
                 self._gaps.replay_all_next()
             raise _Ended(
                 msg.Lost(f"the gateway does not reach back so far: {error.text}"),
-                needs_history=self._gaps.may_ask_history(),
+                needs_history=self.strategies if self._gaps.may_ask_history() else (),
             )
         if error.code in {msg.INTERNAL, msg.SKIPPED}:
             raise _Ended(msg.Lost(f"gateway error {error.code}: {error.text}"))
@@ -586,7 +584,8 @@ class Feed:
         if missing and self._gaps.may_ask_history():
             late_s = max(missing.values()) // _NANOS
             raise _Ended(
-                msg.Lost(f"the replay begins {late_s} s of trading too late"), needs_history=True
+                msg.Lost(f"the replay begins {late_s} s of trading too late"),
+                needs_history=missing,
             )
         self._gaps.settled()
         for strategy in asked:
@@ -697,11 +696,7 @@ class Feed:
 
     def _subscriptions(self, start: int | None) -> list[Subscription]:
         parents = tuple(f"{s.root}.FUT" for s in self.strategies.values() if s.symbol is None)
-        named = [s for s in self.strategies.values() if s.symbol is not None]
-        # A contract given by name is traded from the next session on; until then another may be.
-        single = tuple(
-            dict.fromkeys(symbol for s in named for symbol in (s.symbol, s.front) if symbol)
-        )
+        single = tuple(name for s in self.strategies.values() for name in s.contracts)
         wanted = []
         uses_trades = any(s.uses_prints for s in self.strategies.values())
         for schema in ("trades", "ohlcv-1m") if uses_trades else ("ohlcv-1m",):

@@ -37,6 +37,7 @@ _REACH_MARGIN_NS: Final = 300 * _NANOS
 _MOST_FAILURES: Final = 3
 # History that ends so much trading time before it says so has a gap of its own.
 _SHORT_NS: Final = 3600 * _NANOS
+_NEVER: Final = 2**63 - 1
 # Bars of history between two looks at whether to stop.
 _HEARD_EVERY: Final = 2_000
 
@@ -190,17 +191,18 @@ class Gaps:
     def fill_before_replay(self) -> None:
         """Ask history for what the gateway can no longer replay and the calendar says there is."""
         start = self.resume_point()
-        if start is not None and self.missing(start, self.known) and self.may_ask_history():
-            self.fill()
+        if start is not None and self.may_ask_history():
+            self.fill(self.missing(start, self.known))
 
-    def fill(self) -> None:
-        """Take from history what it has: what a new engine begins with, what others missed."""
-        if self._past is None:
+    def fill(self, roots: Iterable[str]) -> None:
+        """Take from history what it has: what a new engine begins with, what another missed."""
+        wanted = {root: self._strategies[root] for root in roots}
+        if self._past is None or not wanted:
             return
         self._state.go(CATCHING_UP, "reading history")
         try:
             end = self._meanwhile(self._past.available_end)
-            starts = {root: self._start_of(s, end) for root, s in self._strategies.items()}
+            starts = {root: self._start_of(s, end) for root, s in wanted.items()}
             since = min(starts.values())
             if end <= since + self._interval_ns:
                 self._journal("history", None, "history has nothing newer", since, end, {})
@@ -217,12 +219,12 @@ class Gaps:
         if isinstance(self._clock, MarketClock):
             self._clock.observe(end, self._clock.stamp())
         self.reads_history = True
-        if self._take(frame, starts):
-            until = self._end_of(frame, end)
-            for strategy in self._strategies.values():
-                whole = max(strategy.complete_until, until - until % self._interval_ns)
-                strategy.complete_until = whole
+        lasts = self._take(frame, starts)
         self.reads_history = False
+        if not self._stop.is_set():
+            for root, strategy in wanted.items():
+                until = self._end_of(lasts.get(root, starts[root]), end)
+                strategy.complete_until = max(strategy.complete_until, until)
         self._asked_for = self._marks()
         self._committed()
 
@@ -234,15 +236,14 @@ class Gaps:
             return end - self._backfill_ns
         return strategy.complete_until - self._interval_ns
 
-    def _end_of(self, frame: pl.DataFrame, end: int) -> int:
+    def _end_of(self, last: int, end: int) -> int:
         """Return up to when history is whole: by its bars, not by what it says of them."""
-        if frame.is_empty():
-            return end
-        last = int(frame["ts_event"].to_physical()[-1]) + self._interval_ns
-        return last if self._calendar.trading_ns(last, end) > _SHORT_NS else end
+        is_short = self._calendar.trading_ns(last, end) > _SHORT_NS
+        return last if is_short else end - end % self._interval_ns
 
-    def _take(self, frame: pl.DataFrame, starts: Mapping[str, int]) -> bool:
-        """Take bars of history, each engine from its own start; return whether all were taken."""
+    def _take(self, frame: pl.DataFrame, starts: Mapping[str, int]) -> dict[str, int]:
+        """Take bars of history, each engine from its own start; return where each one's end."""
+        lasts: dict[str, int] = {}
         arrival = self._clock.now()
         fresh = {root for root, s in self._strategies.items() if s.newest is None}
         acts_late = self._settings.late == "act" and self._state.was_live
@@ -254,8 +255,9 @@ class Gaps:
                 owning = (s for s in self._strategies.values() if s.owns(symbol))
                 owners[symbol] = next(owning, None)
             strategy = owners[symbol]
-            if strategy is None or ts < starts[strategy.root]:
+            if strategy is None or ts < starts.get(strategy.root, _NEVER):
                 continue
+            lasts[strategy.root] = ts + self._interval_ns
             is_backfill = strategy.root in fresh
             strategy.take(
                 symbol,
@@ -269,8 +271,8 @@ class Gaps:
                 self._committed()
                 self._idle()
                 if self._stop.is_set():
-                    return False
-        return True
+                    break
+        return lasts
 
     def _meanwhile(self, ask: Callable[[], _Answer]) -> _Answer:
         """Return an answer that takes its time; the operator is heard meanwhile."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from clustercore import parity
 from clustercore.config import Config
-from clustercore.errors import ClusterCoreError, ConfigError
+from clustercore.errors import ClusterCoreError, ConfigError, DataError
 from clustercore.events import Cluster, Equity, Risk, Trade
 from clustercore.fold import Fold, epoch_of
 from clustercore.inputs import Carry, Epoch, Operator
@@ -368,7 +368,7 @@ class LiveRunner:
         from clustercore.live.past import open_past
 
         parents = [f"{s.root}.FUT" for s in strategies if s.symbol is None]
-        single = [s.symbol for s in strategies if s.symbol is not None]
+        single = [name for s in strategies for name in s.contracts]
         return open_past(stack, self.settings, self._key, self.folder, parents, single)
 
     def _backfill_days(self) -> int:
@@ -502,10 +502,16 @@ class LiveRunner:
         epoch = strategy.fold.epoch
         if epoch is None:
             return
+        try:
+            state = strategy.fold.engine.account_state()
+        except DataError:
+            if strategy.pending_epoch is None:
+                raise
+            # A session of the table that waits ended in the middle of the engine's own.
+            return
         again = parity.replay(store, strategy.root, epoch, self._between)
         found = parity.certify(store, again)
         self.parities[strategy.root] = found
-        state = strategy.fold.engine.account_state()
         store.save_certificate(parity.certificate_of(found, self.clock.now(), state))
         if found.ok:
             detail = {"upto_seq": found.upto_seq, "outputs_hash": found.outputs_hash}

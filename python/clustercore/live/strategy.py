@@ -175,11 +175,20 @@ class Strategy:
         settings = self.config.to_dict() if epoch is None else epoch.settings
         return "trades" in {settings["profile"]["source"], self.config.profile.source}
 
+    @property
+    def contracts(self) -> list[str]:
+        """What is asked for by name: nothing where the month in front is chosen.
+
+        A contract that was named is traded from the next session on; until then another may be.
+        """
+        if self.symbol is None:
+            return []
+        return [name for name in dict.fromkeys((self.symbol, self.front)) if name]
+
     def owns(self, symbol: str) -> bool:
         """Return whether bars of a contract are for this engine to look at."""
         if self.symbol is not None:
-            # Until the contract that was named is in front, another may be.
-            return symbol in {self.symbol, self.front}
+            return symbol in self.contracts
         return is_outright(symbol) and parse_symbol(symbol).root == self.root
 
     # What the log says.
@@ -424,11 +433,9 @@ class Strategy:
         self.session_volume = self._outside = 0
         if self.pending_epoch is not None:
             self._begin_epoch(self.pending_epoch, session)
-        if self.symbol is None:
-            self._choose(session, arrival, origin)
-        elif self.symbol != self.front:
-            day = (self.calendar.days[session] - _EPOCH).days
-            self._apply(ContractChange(self.symbol, self.front, "given", day))
+        # Within a session of another table, no month changes.
+        if self.pending_epoch is None:
+            self._change_contract(session, arrival, origin)
         self._forget(session)
 
     def _begin_epoch(self, make: Callable[[], Sequence[Input] | None], session: int) -> None:
@@ -438,6 +445,13 @@ class Strategy:
         if items is not None:
             self.pending_epoch = None
             self.begin(items)
+
+    def _change_contract(self, session: int, arrival: int, origin: str) -> None:
+        if self.symbol is None:
+            self._choose(session, arrival, origin)
+        elif self.symbol != self.front:
+            day = (self.calendar.days[session] - _EPOCH).days
+            self._apply(ContractChange(self.symbol, self.front, "given", day))
 
     def _choose(self, session: int, arrival: int, origin: str) -> None:
         roll = self.config.roll
