@@ -8,11 +8,13 @@ from pathlib import Path
 
 import databento
 import databento_dbn as dbn
+import polars as pl
 import pytest
 
 from clustercore.errors import ConfigError
 from clustercore.gateway import Fault, Gateway, GatewayData, sample_parent_data
 from clustercore.gateway.faults import (
+    BAR_FAULTS,
     CONNECTION_FAULTS,
     MARKET_FAULTS,
     STREAM_FAULTS,
@@ -146,12 +148,33 @@ def test_a_frozen_session_stays_open_and_silent(data: GatewayData, kind: str) ->
             assert client.ended == "silence"
             assert len(bars_in(client)) == (12 if kind == "freeze" else 0)
             assert bool(client.content) == (kind != "freeze_before_metadata")
+            assert bool(client.records()[0]) == (kind == "freeze")
             assert gateway.sessions_open == 1
             held = gateway.market_now()
         wait_until(lambda: gateway.market_now() == held + 300 * SECOND)
         with Client(gateway.port) as again:
             again.subscribe().start()
             wait_until(lambda: bool(again.bars))
+
+
+@pytest.mark.parametrize("kind", ["freeze", "freeze_after_metadata"])
+def test_the_real_client_waits_for_its_first_record_for_ever(
+    data: GatewayData, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its watchdog begins with a record: a session frozen before that has to be noticed by us."""
+    monkeypatch.setattr("databento.live.session.CLIENT_TIMEOUT_MARGIN_SECONDS", 0)
+    after = 12 if kind == "freeze" else None
+    with (
+        Gateway(data, faults=[Fault(kind, after_bars=after)]) as gateway,
+        Client(gateway.port, heartbeat_interval_s=1) as client,
+    ):
+        client.subscribe().start()
+        if kind == "freeze":
+            assert "Gateway timeout" in str(client.wait(30.0))
+        else:
+            time.sleep(4.0)  # noqa: TID251 -- four times its patience
+            assert client.live.is_connected()
+            assert not client.records
 
 
 def test_others_go_on_while_one_is_frozen(data: GatewayData) -> None:
@@ -315,9 +338,95 @@ def test_an_instrument_gets_another_id(data: GatewayData) -> None:
     rows = rows_of(data)
     old, new = rows[29][1], 4004
     name = next(symbol for symbol, number in data.ids.items() if number == old)
-    assert client.mappings[-1] == (name, name, new)
+    assert client.mappings[-1] == ("ES.FUT", name, new)
     expected = [(row[0], new if row[1] == old else row[1], *row[2:]) for row in rows[30:]]
     assert client.bars == rows[:30] + expected
+
+
+@pytest.mark.parametrize("at", [None, 30 * MINUTE + 7])
+def test_everybody_is_told_of_another_id_once(data: GatewayData, at: int | None) -> None:
+    after = 30 if at is None else None
+    fault = Fault("mapping_change", after_bars=after, at=at and data.span[0] + at)
+    with (
+        Gateway(data, faults=[fault], at_end="close", wait_for=2) as gateway,
+        Client(gateway.port) as first,
+        Client(gateway.port) as second,
+    ):
+        first.subscribe().subscribe("ESZ4", stype_in="raw_symbol").start()
+        second.subscribe().start()
+        first.wait()
+        second.wait()
+    assert [number for *_, number in second.mappings] == [*data.ids.values(), 4004]
+    changed = second.mappings[-1][1]
+    told = [asked for asked, name, number in first.mappings if number == 4004]
+    assert told == (["ES.FUT", "ESZ4"] if changed == "ESZ4" else ["ES.FUT"])
+    for client in (first, second):
+        assert {bar[1] for bar in client.bars} == {*data.ids.values(), 4004}
+        assert_mapped_before_their_bars(client)
+
+
+def assert_mapped_before_their_bars(client: Client) -> None:
+    known: set[int] = set()
+    for record in client.records:
+        if isinstance(record, dbn.SymbolMappingMsg):
+            known.add(record.instrument_id)
+        elif isinstance(record, dbn.OHLCVMsg):
+            assert record.instrument_id in known
+
+
+def trades_of(data: GatewayData) -> GatewayData:
+    """Return trades at the prices and times of the bars, and no bar."""
+    told = data.frame.select(
+        "symbol", ts_recv="ts_event", price="close", size=pl.col("volume").clip(1)
+    )
+    return GatewayData.from_bars(pl.DataFrame(), told)
+
+
+@pytest.mark.parametrize("kind", sorted(set(STREAM_FAULTS) - set(BAR_FAULTS)))
+def test_a_fault_without_bars_happens_to_trades(data: GatewayData, kind: str) -> None:
+    trades = trades_of(data)
+    fault = Fault(kind, at=trades.span[0] + 5 * MINUTE + 7)
+    with Gateway(trades, faults=[fault]) as gateway, RawClient(gateway.port) as client:
+        client.begin(schema="trades").read(0.3)
+        assert gateway.connections[0].faults == [kind]
+        gateway.check()
+    rest = client.records()[1]
+    if kind in {"bad_length", "unknown_rtype", "zero_length"}:
+        assert tuple(rest[:2]) == {"bad_length": (4, 0), "zero_length": (0, 0)}.get(kind, (12, 254))
+
+
+@pytest.mark.parametrize(
+    "fault", [*(Fault(kind, at=7) for kind in BAR_FAULTS), Fault("rst", after_bars=3)]
+)
+def test_a_fault_that_needs_bars_is_refused_without_them(data: GatewayData, fault: Fault) -> None:
+    trades = trades_of(data)
+    with pytest.raises(ConfigError, match="no bars, so this fault would never happen"):
+        Gateway(trades, faults=[fault])
+    with Gateway(trades) as gateway, pytest.raises(ConfigError, match="never happen"):
+        gateway.inject(fault)
+
+
+def test_a_fault_of_bars_does_not_meet_a_session_of_trades(data: GatewayData) -> None:
+    both = GatewayData.from_bars(data.frame, trades_of(data).trades)
+    faults = [Fault(kind, at=data.span[0] + 5 * MINUTE + 7) for kind in ("conflict", "rst")]
+    with Gateway(both, faults=faults) as gateway, RawClient(gateway.port) as client:
+        client.begin(schema="trades").read()
+        assert gateway.connections[0].faults == ["rst"]
+    assert client.ended == "rst"
+
+
+@pytest.mark.parametrize("at_end", ["hold", "close"])
+def test_a_fault_after_the_end_of_the_data(data: GatewayData, at_end: str) -> None:
+    tiny = data.before(data.span[0] + 3 * MINUTE)
+    at = tiny.span[1] + 5 * MINUTE
+    with (
+        Gateway(tiny, faults=[Fault("rst", at=at)], at_end=at_end) as gateway,
+        RawClient(gateway.port) as client,
+    ):
+        client.begin().read()
+        assert client.ended == "rst"
+        assert gateway.connections[0].faults == ["rst"]
+        assert gateway.market_now() >= at
 
 
 def test_byte_after_byte(data: GatewayData) -> None:

@@ -8,7 +8,14 @@ from typing import Final
 
 from clustercore.errors import ConfigError
 
-__all__ = ["CONNECTION_FAULTS", "MARKET_FAULTS", "STREAM_FAULTS", "Fault", "FaultScript"]
+__all__ = [
+    "BAR_FAULTS",
+    "CONNECTION_FAULTS",
+    "MARKET_FAULTS",
+    "STREAM_FAULTS",
+    "Fault",
+    "FaultScript",
+]
 
 # Meet the next connection, before it has received a record.
 CONNECTION_FAULTS: Final = (
@@ -43,6 +50,16 @@ STREAM_FAULTS: Final = (
     "unknown_rtype",
     "wrong_type",
     "zero_length",
+)
+# Those of them that need a bar.
+BAR_FAULTS: Final = (
+    "conflict",
+    "drop_bar",
+    "duplicate_burst",
+    "fin_mid_record",
+    "future_bar",
+    "past_bar",
+    "reorder",
 )
 # Meet everybody.
 MARKET_FAULTS: Final = ("late_eoi", "listener_down", "no_eoi")

@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
+    "BARS",
     "DATASET",
     "MINUTE_NS",
+    "TRADES",
     "UNDEF_TIMESTAMP",
     "GatewayData",
     "encode_bars",
@@ -44,6 +46,8 @@ __all__ = [
 ]
 
 DATASET: Final = "GLBX.MDP3"
+BARS: Final = "ohlcv-1m"
+TRADES: Final = "trades"
 MINUTE_NS: Final = 60 * 10**9
 UNDEF_TIMESTAMP: Final = 2**64 - 1
 
