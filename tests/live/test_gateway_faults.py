@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 import time
 from collections import Counter
 from itertools import pairwise
@@ -12,7 +14,13 @@ import polars as pl
 import pytest
 
 from clustercore.errors import ConfigError
-from clustercore.gateway import Fault, Gateway, GatewayData, sample_parent_data
+from clustercore.gateway import (
+    REHEARSAL_KEY,
+    Fault,
+    Gateway,
+    GatewayData,
+    sample_parent_data,
+)
 from clustercore.gateway.faults import (
     BAR_FAULTS,
     CONNECTION_FAULTS,
@@ -128,15 +136,30 @@ def test_broken_bytes_are_followed_by_silence(data: GatewayData, kind: str) -> N
         wait_until(lambda: gateway.market_now() == held + 60 * SECOND)
 
 
-@pytest.mark.parametrize("kind", ["garbage", "zero_length", "unknown_rtype", "future_version"])
+@pytest.mark.parametrize(
+    "kind", ["garbage", "zero_length", "unknown_rtype", "future_version", "bad_header"]
+)
 def test_the_real_client_ends_silently_on_broken_bytes(data: GatewayData, kind: str) -> None:
-    after = None if kind == "future_version" else 12
+    after = None if kind in CONNECTION_FAULTS else 12
     with (
         Gateway(data, faults=[Fault(kind, after_bars=after)]) as gateway,
         Client(gateway.port) as client,
     ):
         assert client.subscribe().run() is None
         wait_until(lambda: gateway.sessions_open == 0)
+
+
+def test_a_good_bar_is_lost_with_the_bad_record_beside_it(data: GatewayData) -> None:
+    fault = Fault("unknown_rtype_beside_bar", after_bars=12, times=2)
+    with Gateway(data, faults=[fault]) as gateway:
+        with RawClient(gateway.port) as raw:
+            raw.begin().read(timeout=0.3)
+            assert raw.ended == "silence"
+            assert len(bars_in(raw)) == 13
+            assert tuple(raw.records()[1][:2]) == (14, 254)
+        with Client(gateway.port) as client:
+            assert client.subscribe().run() is None
+            assert len(client.bars) == 12
 
 
 @pytest.mark.parametrize("kind", ["freeze", "freeze_after_metadata", "freeze_before_metadata"])
@@ -223,6 +246,137 @@ def test_a_connection_gets_no_answer(data: GatewayData, kind: str) -> None:
             client.subscribe()
             wait_until(lambda: len(gateway.connections) == 2)
             assert gateway.connections[1].opened == data.span[0] + 5 * SECOND
+
+
+FIRST_LINES = {
+    "accept_then_close": "",
+    "close_after_greeting": "lsg_version=0.4.2\n",
+    "garbage_greeting": "#!garbage\n",
+    "greeting_without_equals": "lsg_version0.4.2\n",
+    "silence": "",
+    "silence_after_greeting": "lsg_version=0.4.2\n",
+}
+REPLIES = {
+    "close_before_auth_reply": "",
+    "extra_auth_field": "success=1|session_id=1001|plan=standard\n",
+    "trailing_pipe": "success=1|session_id=1001|\n",
+}
+
+
+@pytest.mark.parametrize("kind", [*FIRST_LINES, *REPLIES])
+def test_the_real_client_waits_for_an_answer_that_it_can_read(
+    data: GatewayData, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("databento.live.session.AUTH_TIMEOUT_SECONDS", 0.5)
+    with Gateway(data, faults=[Fault(kind)]) as gateway:
+        with (
+            Client(gateway.port) as client,
+            pytest.raises(databento.BentoError, match=r"Authentication .* timed out"),
+        ):
+            client.subscribe()
+        monkeypatch.undo()
+        with Client(gateway.port) as client:
+            client.subscribe()
+
+
+@pytest.mark.parametrize("kind", FIRST_LINES)
+def test_a_first_line_is_spoilt(data: GatewayData, kind: str) -> None:
+    with Gateway(data, faults=[Fault(kind)]) as gateway, RawClient(gateway.port) as client:
+        client.read(0.3)
+        assert client.content.decode() == FIRST_LINES[kind]
+        assert client.ended == ("fin" if "close" in kind else "silence")
+
+
+@pytest.mark.parametrize("kind", REPLIES)
+def test_an_answer_to_a_key_is_spoilt(data: GatewayData, kind: str) -> None:
+    with Gateway(data, faults=[Fault(kind)]) as gateway, RawClient(gateway.port) as client:
+        assert client.greet() == REPLIES[kind]
+
+
+def test_an_answer_to_a_key_takes_its_time(
+    data: GatewayData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Gateway(data, faults=[Fault("slow_auth", delay_s=40.0)], at_end="close") as gateway:
+        with Client(gateway.port) as client:
+            client.subscribe().run()
+        (connection,) = gateway.connections
+        assert connection.started == connection.opened + 40 * SECOND
+        assert client.bars == rows_of(data)
+    # Of the market: at its own speed the real client sees it, and gives up.
+    monkeypatch.setattr("databento.live.session.AUTH_TIMEOUT_SECONDS", 0.5)
+    with (
+        Gateway(data, speed=1.0, faults=[Fault("slow_auth", delay_s=40.0)]) as gateway,
+        Client(gateway.port) as client,
+        pytest.raises(databento.BentoError, match=r"Authentication .* timed out"),
+    ):
+        client.subscribe()
+
+
+# In a process of its own, as what is blocked then stays so.
+ASKS_WHETHER_CONNECTED = """
+import os, sys, threading
+import databento
+client = databento.Live(
+    key=sys.argv[2], gateway="127.0.0.1", port=int(sys.argv[1]), reconnect_policy="reconnect"
+)
+client.add_callback(lambda record: None)
+client.subscribe("GLBX.MDP3", "ohlcv-1m", "ES.FUT", "parent")
+client.start()
+sys.stdin.readline()
+asking = threading.Thread(target=client.is_connected, daemon=True)
+asking.start()
+asking.join(float(sys.stdin.readline()))
+print("blocked" if asking.is_alive() else "answered", flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "patience_s", "expected"),
+    [
+        (None, 60, "answered"),
+        ("other_metadata", 3, "blocked"),
+        ("freeze_before_metadata", 3, "blocked"),
+    ],
+)
+def test_the_real_client_that_reconnects_is_stuck_behind_an_odd_header(
+    data: GatewayData, kind: str | None, patience_s: float, expected: str
+) -> None:
+    """Why a client is used for one connection only."""
+    script = [Fault("rst", after_bars=5), *([Fault(kind, after_bars=5)] if kind else [])]
+    with Gateway(data, faults=script) as gateway:
+        arguments = [sys.executable, "-c", ASKS_WHETHER_CONNECTED]
+        with subprocess.Popen(
+            [*arguments, str(gateway.port), REHEARSAL_KEY],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        ) as process:
+            try:
+                wait_until(
+                    lambda: [c.started is not None for c in gateway.connections] == [True, True],
+                    60.0,
+                )
+                said, _ = process.communicate(f"\n{patience_s}\n", timeout=90.0)
+            finally:
+                process.kill()
+        assert gateway.connections[1].faults == ([kind] if kind else [])
+    assert said == f"{expected}\n"
+
+
+def test_a_header_can_be_another_one(data: GatewayData) -> None:
+    faults = [Fault("other_metadata", outage_s=600.0)]
+    headers = []
+    with Gateway(data, faults=faults) as gateway:
+        for _ in range(2):
+            with RawClient(gateway.port) as client:
+                client.begin().read(0.3)
+                headers.append(dbn.Metadata.decode(client.content))
+        # The stream is as good as any, and no outage follows it.
+        assert gateway.connections[0].live_bars == len(data.frame)
+        assert gateway.market_now() < data.span[1] + 600 * SECOND
+    assert [header.symbols for header in headers] == [["OTHER"], []]
 
 
 def test_a_fault_of_the_connection_can_wait_for_a_bar(data: GatewayData) -> None:

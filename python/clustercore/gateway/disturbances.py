@@ -144,6 +144,10 @@ def _unknown_rtype(session: Session, sample: Sample) -> bytes:
     return _with_head(session, sample, 1, _UNKNOWN_RTYPE)
 
 
+def _unknown_rtype_beside_bar(session: Session, sample: Sample) -> bytes:
+    return session.encoded(sample).tobytes() + _unknown_rtype(session, sample)
+
+
 def _with_head(session: Session, sample: Sample, place: int, value: int) -> bytes:
     content = bytearray(session.encoded(sample).tobytes())
     content[place] = value
@@ -173,5 +177,6 @@ _BROKEN_BYTES: dict[str, Callable[[Session, Sample], bytes]] = {
     "bad_length": _bad_length,
     "garbage": _garbage,
     "unknown_rtype": _unknown_rtype,
+    "unknown_rtype_beside_bar": _unknown_rtype_beside_bar,
     "zero_length": _zero_length,
 }

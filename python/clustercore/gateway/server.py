@@ -249,6 +249,10 @@ class Gateway:
             self._answering.clear()
         self.change()
 
+    async def until_answering(self) -> None:
+        """Wait for the end of an outage."""
+        await self._answering.wait()
+
     def open_sessions(self) -> int:
         """Return how many sessions are authenticated."""
         return sum(session.authenticated for session in self._sessions)
@@ -351,7 +355,7 @@ class Gateway:
         self._sessions.add(session)
         heart = self._spawn(session.keep_alive())
         try:
-            await self._answering.wait()
+            await self.until_answering()
             journal.opened = self.market.now()
             await session.run()
         finally:

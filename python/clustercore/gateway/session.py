@@ -20,6 +20,7 @@ from clustercore.gateway.disturbances import Sample, disturb
 from clustercore.gateway.faults import (
     BAR_FAULTS,
     CONNECTION_FAULTS,
+    HARMLESS_FAULTS,
     STREAM_FAULTS,
     Fault,
     FaultScript,
@@ -44,7 +45,18 @@ _MID_RECORD = 20
 _NOBODY = np.zeros(0, dtype=np.int64)
 # How often a session that is not live yet is looked at, real seconds.
 _LOOK_S = 0.25
-_NEXT_BAR_FAULTS = ("drop_bar", "fin_mid_record", "reorder")
+_NEXT_BAR_FAULTS = ("drop_bar", "fin_mid_record", "reorder", "unknown_rtype_beside_bar")
+_GREETING = f"lsg_version={protocol.LSG_VERSION}\n".encode()
+# What faults send in place of the first line, and then nothing.
+_FIRST_LINES = {
+    "accept_then_close": b"",
+    "garbage_greeting": b"#!garbage\n",
+    "greeting_without_equals": _GREETING.replace(b"=", b""),
+    "silence": b"",
+    "silence_after_greeting": _GREETING,
+}
+# What they put behind the answer to a key.
+_REPLY_ENDS = {"extra_auth_field": "|plan=standard", "trailing_pipe": "|"}
 
 
 @dataclass
@@ -112,6 +124,9 @@ class Desk(Protocol):
 
     def begin_outage(self, outage_s: float) -> None:
         """Let market time pass before anybody is answered again."""
+
+    async def until_answering(self) -> None:
+        """Wait for the end of an outage."""
 
     def open_sessions(self) -> int:
         """Return how many sessions are authenticated."""
@@ -240,20 +255,15 @@ class Session:
         fault = self.desk.script.take(CONNECTION_FAULTS)
         kind = "" if fault is None else fault.kind
         if fault is not None:
-            self.journal.faults.append(kind)
-            if kind in {"accept_then_close", "close_before_auth_reply"} or "reject" in kind:
-                self.desk.begin_outage(fault.outage_s)
-            else:
-                self.outage_at_end = fault.outage_s
-        if kind == "accept_then_close":
-            self.close(kind)
-            return False
-        if kind == "silence":
-            await self.channel.reader.read()
+            self._meet(fault)
+        if not await self._greet(kind):
             return False
         challenge = secrets.token_hex(16)
-        self.channel.write(f"lsg_version={protocol.LSG_VERSION}\ncram={challenge}\n".encode())
+        self.channel.write(f"cram={challenge}\n".encode())
         asked = protocol.authentication_of(await self._answer())
+        if fault is not None and kind == "slow_auth":
+            self.desk.begin_outage(fault.delay_s)
+            await self.desk.until_answering()
         if kind == "close_before_auth_reply":
             self.close(kind)
             return False
@@ -262,8 +272,29 @@ class Session:
             self.channel.write(f"success=0|error={refusal}\n".encode())
             self.close(refusal)
             return False
-        self._accept(asked)
+        self._accept(asked, _REPLY_ENDS.get(kind, ""))
         return await self._until_started(kind)
+
+    def _meet(self, fault: Fault) -> None:
+        """Begin the outage of a fault: at once where it ends the session at once."""
+        self.journal.faults.append(fault.kind)
+        if "close" in fault.kind or "reject" in fault.kind:
+            self.desk.begin_outage(fault.outage_s)
+        elif fault.kind not in HARMLESS_FAULTS:
+            self.outage_at_end = fault.outage_s
+
+    async def _greet(self, kind: str) -> bool:
+        """Send the first line, or what a fault makes of it; return whether the session goes on."""
+        self.channel.write(_FIRST_LINES.get(kind, _GREETING))
+        if "close_after" in kind or kind == "accept_then_close":
+            self.close(kind)
+            return False
+        if kind in _FIRST_LINES:
+            # The client goes, at once or when it has waited long enough.
+            while await self.channel.reader.read(_UNREAD):
+                pass
+            return False
+        return True
 
     async def _answer(self) -> bytes:
         """Return the line that answers the challenge; who does not answer is not waited for."""
@@ -284,7 +315,7 @@ class Session:
             return f"Invalid dataset {asked.dataset}, this gateway serves {self.desk.dataset}"
         return ""
 
-    def _accept(self, asked: protocol.Authentication) -> None:
+    def _accept(self, asked: protocol.Authentication, end: str) -> None:
         self.authenticated = True
         self.journal.client = asked.client
         self.journal.dataset = asked.dataset
@@ -292,7 +323,7 @@ class Session:
         self.journal.zstd = asked.zstd
         self.journal.heartbeat_interval_s = asked.heartbeat_interval_s
         self._heartbeat_ns = seconds(asked.heartbeat_interval_s)
-        self.channel.write(f"success=1|session_id={1000 + self.journal.number}\n".encode())
+        self.channel.write(f"success=1|session_id={1000 + self.journal.number}{end}\n".encode())
         if asked.zstd:
             self.channel.compress()
 
@@ -308,8 +339,8 @@ class Session:
         if fault == "freeze_before_metadata":
             self.break_off(self.outage_at_end)
             return True
-        self._begin_records(version=9 if fault == "future_version" else 3)
-        if fault in {"freeze_after_metadata", "future_version"}:
+        self._begin_records(fault)
+        if fault in {"bad_header", "freeze_after_metadata", "future_version"}:
             self.break_off(self.outage_at_end)
             return True
         for line in waiting:
@@ -319,13 +350,17 @@ class Session:
             await self._catch_up()
         return not self.channel.closed
 
-    def _begin_records(self, version: int = 3) -> None:
+    def _begin_records(self, fault: str = "") -> None:
+        """Send the header, or what a fault makes of it."""
         self._begun = True
         self._ids = self.desk.ids.copy()
-        now = self.desk.market.now()
-        self.channel.write(
-            records.encode_metadata(start=now, ts_out=self.journal.ts_out, version=version)
+        header = records.encode_metadata(
+            start=self.desk.market.now(),
+            ts_out=self.journal.ts_out,
+            version=9 if fault == "future_version" else 3,
+            symbols=["OTHER"] if fault == "other_metadata" else [],
         )
+        self.channel.write(header[::-1] if fault == "bad_header" else header)
 
     async def _tell_the_market(self) -> None:
         """Say what a rehearsal has to know and a real gateway has no need to say."""
@@ -669,3 +704,5 @@ class Session:
             await self.channel.flush()
             self.desk.begin_outage(fault.outage_s)
             self.close(fault.kind)
+        elif fault.kind == "unknown_rtype_beside_bar":
+            await disturb(self, fault, Sample(BARS, row))
