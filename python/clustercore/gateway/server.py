@@ -18,6 +18,7 @@ import numpy as np
 from clustercore.errors import ConfigError, InternalError
 from clustercore.gateway.channel import Channel
 from clustercore.gateway.faults import BAR_FAULTS, STREAM_FAULTS, Fault, FaultScript
+from clustercore.gateway.limits import RateLimit
 from clustercore.gateway.market import Closing, MarketTime, Schedule, seconds
 from clustercore.gateway.protocol import REHEARSAL_KEY
 from clustercore.gateway.records import DATASET, GatewayData
@@ -90,6 +91,13 @@ class Gateway:
     auth_timeout_s : float, default 30
         Real seconds that a client has to answer the challenge. Who does not is cut off, as idle
         connections would use up what this process may open.
+    connections_per_s : int, optional
+        More new connections are closed at once; at the real gateway 5. By default there is no
+        limit: where the market waits for its clients, all attempts of a test fall into the same
+        instant. A second is one of the market, or of this machine where the market stands still.
+    subscriptions_per_s : int, optional
+        More subscriptions of a session are answered later; at the real gateway 10. By default there
+        is no limit.
 
     Examples
     --------
@@ -119,6 +127,8 @@ class Gateway:
         replay_limit_s: float = 86_400.0,
         max_sessions: int = 10,
         auth_timeout_s: float = 30.0,
+        connections_per_s: int | None = None,
+        subscriptions_per_s: int | None = None,
     ) -> None:
         _check_host(host)
         _check_settings(
@@ -141,6 +151,10 @@ class Gateway:
         self.live_bars = 0
         begin = data.span[0] if start is None else start
         self.market = MarketTime(begin, speed)
+        self._connection_limit = RateLimit(connections_per_s, self.market.now, "connections_per_s")
+        # One a session; made here so that a number that cannot be is refused here.
+        RateLimit(subscriptions_per_s, self.market.now, "subscriptions_per_s")
+        self.subscriptions_per_s = subscriptions_per_s
         self.schedule = Schedule(
             data,
             start=begin,
@@ -319,7 +333,10 @@ class Gateway:
                 elif self._up.is_set():
                     raise
                 continue
-            self._spawn(self._attend(client))
+            if self._connection_limit.admits():
+                self._spawn(self._attend(client))
+            else:
+                client.close()
 
     async def let_down(self) -> None:
         """Cut everybody off and refuse connections for a while, where the script says so."""

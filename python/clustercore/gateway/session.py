@@ -25,6 +25,7 @@ from clustercore.gateway.faults import (
     Fault,
     FaultScript,
 )
+from clustercore.gateway.limits import RateLimit
 from clustercore.gateway.market import Closing, Due, MarketTime, Schedule, seconds
 from clustercore.gateway.records import BARS, TRADES, GatewayData
 from clustercore.gateway.symbols import STYPES, Resolver
@@ -112,6 +113,7 @@ class Desk(Protocol):
     max_sessions: int
     auth_timeout_s: float
     replay_limit_ns: int
+    subscriptions_per_s: int | None
     market: MarketTime
     schedule: Schedule
     resolver: Resolver
@@ -172,6 +174,9 @@ class Session:
         self._partial: dict[int, list[str]] = {}
         nothing = np.zeros(len(desk.schedule.symbols), dtype=np.bool_)
         self._masks = {BARS: nothing, TRADES: nothing}
+        self._subscription_limit = RateLimit(
+            desk.subscriptions_per_s, desk.market.now, "subscriptions_per_s"
+        )
         self._heartbeat_ns = seconds(connection.heartbeat_interval_s)
         self._last_sent = connection.opened
         self._last_written = time.monotonic()
@@ -382,6 +387,7 @@ class Session:
         symbols += line.symbols
         if not line.is_last:
             return
+        await self._subscription_limit.wait()
         del self._partial[line.number]
         problem = self._problem_of(line, symbols)
         if problem:
