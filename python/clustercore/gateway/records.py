@@ -240,6 +240,8 @@ def encode_metadata(
     stype_in: str | None = None,
     ts_out: bool = False,
     symbols: Sequence[str] = (),
+    not_found: Sequence[str] = (),
+    limit: int | None = None,
     mappings: Sequence[tuple[str, Sequence[tuple[date, date, str]]]] = (),
     version: int = 3,
 ) -> bytes:
@@ -253,8 +255,10 @@ def encode_metadata(
         None in a live session.
     ts_out : bool, default False
         Whether records carry the instant of their sending.
-    symbols : sequence of str
-        What was asked for.
+    symbols, not_found : sequence of str
+        What was asked for, and what of it there is not.
+    limit : int, optional
+        How many records were asked for at most.
     mappings : sequence of (str, sequence of (date, date, str))
         By symbol: from a date until a date (exclusive) it was this one.
     version : int, default 3
@@ -266,14 +270,14 @@ def encode_metadata(
         _NOTHING_U16 if schema is None else _SCHEMAS[schema],
         start,
         UNDEF_TIMESTAMP if end is None else end,
-        0,
+        limit or 0,
         _NOTHING_U8 if stype_in is None else _STYPES[stype_in],
         _STYPES["instrument_id"],
         ts_out,
         _SYMBOL_LENGTH,
     )
     parts = [body, struct.pack("<I", 0)]
-    parts += _symbol_list(symbols) + _symbol_list(()) + _symbol_list(())
+    parts += _symbol_list(symbols) + _symbol_list(()) + _symbol_list(not_found)
     parts.append(struct.pack("<I", len(mappings)))
     for symbol, intervals in mappings:
         parts += [_symbol_bytes(symbol), struct.pack("<I", len(intervals))]
@@ -292,7 +296,8 @@ def _symbol_list(symbols: Sequence[str]) -> list[bytes]:
 
 
 def _symbol_bytes(symbol: str) -> bytes:
-    return symbol.encode().ljust(_SYMBOL_LENGTH, b"\0")
+    # One that is too long cannot be said; what there is is never so long.
+    return symbol.encode()[: _SYMBOL_LENGTH - 1].ljust(_SYMBOL_LENGTH, b"\0")
 
 
 def _yyyymmdd(day: date) -> int:
@@ -307,6 +312,8 @@ def encode_dbn(
     end: int,
     symbols: Sequence[str] = (),
     stype_in: str = "raw_symbol",
+    not_found: Sequence[str] = (),
+    limit: int | None = None,
 ) -> bytes:
     """Return a frame of bars or trades as an uncompressed DBN file.
 
@@ -322,6 +329,10 @@ def encode_dbn(
         What was asked for; the symbols of the rows when left out.
     stype_in : str, default "raw_symbol"
         What kind of symbols these are.
+    not_found : sequence of str
+        Those of them that mean nothing.
+    limit : int, optional
+        How many rows were asked for at most.
 
     Notes
     -----
@@ -336,6 +347,8 @@ def encode_dbn(
         schema=schema,
         stype_in=stype_in,
         symbols=list(symbols) or pairs["symbol"].to_list(),
+        not_found=not_found,
+        limit=limit,
         mappings=[
             (symbol, [(_day_of(start), until, str(number))]) for symbol, number in pairs.iter_rows()
         ],
