@@ -668,6 +668,11 @@ def test_a_script_counts() -> None:
         {"kind": "rst", "times": 0},
         {"kind": "rst", "outage_s": -1.0},
         {"kind": "rst", "after_bars": 3, "at": 4},
+        {"kind": "rst", "after_bars": -1},
+        {"kind": "rst", "at": 2**64},
+        {"kind": "rst", "outage_s": float("nan")},
+        {"kind": "late_eoi", "delay_s": 1e12},
+        {"kind": "error", "code": 256},
     ],
 )
 def test_a_fault_that_cannot_be_is_refused(options: dict[str, object]) -> None:

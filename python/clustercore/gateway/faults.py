@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -82,6 +83,9 @@ MARKET_FAULTS: Final = {
     "no_eoi": "the next end of an interval is never said",
 }
 
+_LARGEST_TIME = 2**63 - 1
+_LONGEST_S = 366 * 86_400
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -140,13 +144,23 @@ class Fault:
                 found=f"after_bars={self.after_bars}, at={self.at}",
                 expected="one of them",
             )
-        for name, least in (("outage_s", 0), ("delay_s", 0), ("times", 1), ("count", 1)):
-            if getattr(self, name) < least:
+        limits = (
+            ("after_bars", 0, math.inf),
+            ("at", 0, _LARGEST_TIME),
+            ("outage_s", 0, _LONGEST_S),
+            ("delay_s", 0, _LONGEST_S),
+            ("times", 1, math.inf),
+            ("count", 1, math.inf),
+            ("code", 0, 255),
+        )
+        for name, least, most in limits:
+            value = getattr(self, name)
+            if value is not None and not least <= value <= most:
                 raise ConfigError(
                     "not an allowed value",
                     field=name,
-                    found=str(getattr(self, name)),
-                    expected=f"{least} or more",
+                    found=str(value),
+                    expected=f"{least} or more" if most == math.inf else f"{least} to {most}",
                 )
 
 
