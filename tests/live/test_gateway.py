@@ -159,6 +159,8 @@ def test_a_replay_that_is_too_old_is_refused_for_good(sample: GatewayData) -> No
         assert gateway.connections[0].ended == "error 8"
     assert [code for code, _ in client.errors] == [8]
     assert isinstance(error, databento.BentoError)
+    # Who has to ask history instead has to know how late it is.
+    assert client.system(dbn.SystemCode.HEARTBEAT)[0].ts_out == begin + 25 * 60 * MINUTE
 
 
 def test_a_replay_from_zero_goes_back_to_the_limit(sample: GatewayData) -> None:

@@ -399,6 +399,8 @@ class Session:
         await self.send(self._acknowledgement(line, subscription))
         now = self.desk.market.now()
         if start is not None and 0 < start < now - self.desk.replay_limit_ns:
+            # Who has to ask history instead has to know how late it is.
+            await self._tell_the_market()
             window = timedelta(seconds=self.desk.replay_limit_ns // 10**9)
             await self.fatal(AGED_OUT, f"Replay start is more than {window} ago")
             return
