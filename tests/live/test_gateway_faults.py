@@ -542,8 +542,9 @@ def test_a_fault_without_bars_happens_to_trades(data: GatewayData, kind: str) ->
     trades = trades_of(data)
     fault = Fault(kind, at=trades.span[0] + 5 * MINUTE + 7)
     with Gateway(trades, faults=[fault]) as gateway, RawClient(gateway.port) as client:
-        client.begin(schema="trades").read(0.3)
-        assert gateway.connections[0].faults == [kind]
+        client.begin(schema="trades")
+        wait_until(lambda: gateway.connections[0].faults == [kind])
+        client.read(0.3)
         gateway.check()
     rest = client.records()[1]
     if kind in {"bad_length", "unknown_rtype", "zero_length"}:
