@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
+import inspect
 import re
 from pathlib import Path
 
 import pytest
 
 from clustercore.cli import reference
+from clustercore.cli.gateway import gateway
 from clustercore.config import Config
 from clustercore.errors import ConfigError
+from clustercore.gateway import Fault
+from clustercore.gateway.faults import CONNECTION_FAULTS, MARKET_FAULTS, STREAM_FAULTS
+from clustercore.gateway.historical import FAULTS as HISTORICAL_FAULTS
+from clustercore.gateway.historical import HistoricalFault
 from clustercore.live.settings import live_fields
 from clustercore.live.status import STATES
 
@@ -68,6 +75,38 @@ def test_messages_of_the_failure_guide_exist() -> None:
 def test_every_state_has_its_row_and_no_other(page: str) -> None:
     text = (ROOT / "docs" / page).read_text("utf-8")
     assert tuple(re.findall(r"^\| ([A-Z_]{4,}) \| [a-z]", text, re.MULTILINE)) == STATES
+
+
+def test_every_fault_has_its_row_and_no_other() -> None:
+    section = (ROOT / "docs" / "live.md").read_text("utf-8").partition("### Rehearse an outage")[2]
+    for opening, faults in (
+        ("The next connection meets:", CONNECTION_FAULTS),
+        ("A session meets in the middle of its stream:", STREAM_FAULTS),
+        ("Everybody meets:", MARKET_FAULTS),
+        ("Who asks for history meets:", HISTORICAL_FAULTS),
+    ):
+        table = section.partition(f"{opening}\n\n")[2].partition("\n\n")[0]
+        assert re.findall(r"^\| `(\w+)` \| (.+) \|$", table, re.MULTILINE) == [*faults.items()]
+
+
+def test_every_option_of_a_fault_is_explained() -> None:
+    section = (ROOT / "docs" / "live.md").read_text("utf-8").partition("### Rehearse an outage")[2]
+    named = set(re.findall(r"`(\w+)`", section.partition("The next connection meets:")[0]))
+    for kind in (Fault, HistoricalFault):
+        assert {field.name for field in dataclasses.fields(kind)} - {"kind"} <= named
+
+
+def test_every_option_of_the_gateway_is_in_the_table() -> None:
+    page = (ROOT / "docs" / "command-line.md").read_text("utf-8")
+    table = page.partition("## Rehearsal")[2].partition("\n## ")[0]
+    named = set(re.findall(r"`--([a-z-]+)", table))
+    ours = {"start": "from", "end": "to", "limits": "no-limits"}
+    options = {
+        ours.get(name, name.replace("_", "-"))
+        for name, option in inspect.signature(gateway).parameters.items()
+        if option.kind is option.KEYWORD_ONLY
+    }
+    assert named == options
 
 
 def test_every_setting_of_live_has_one_row() -> None:

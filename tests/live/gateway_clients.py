@@ -156,25 +156,35 @@ class RawClient:
             found += byte
         return found.decode()
 
-    def greet(self) -> str:
-        """Answer the challenge; return the gateway's reply."""
+    def greet(self, more: str = "") -> str:
+        """Answer the challenge, with more fields if need be; return the gateway's reply."""
         assert self.line() == "lsg_version=0.4.2\n"
         challenge = self.line().strip().removeprefix("cram=")
         answer = cram_answer(challenge, self.key)
         text = f"auth={answer}|dataset=GLBX.MDP3|encoding=dbn|ts_out=0|compression=none|client=raw"
-        self.socket.sendall(f"{text}\n".encode())
+        self.say(text + more)
         return self.line()
 
     def begin(
-        self, symbols: str = "ES.FUT", *, schema: str = "ohlcv-1m", start: int | None = None
+        self,
+        symbols: str = "ES.FUT",
+        *,
+        schema: str = "ohlcv-1m",
+        start: int | None = None,
+        and_then: str = "",
     ) -> Self:
-        """Greet, subscribe to a parent and start the session."""
+        """Greet, subscribe to a parent in one schema or two, and start the session."""
         assert self.greet().startswith("success=1|session_id=")
         since = "" if start is None else f"start={start}|"
-        self.socket.sendall(
-            f"schema={schema}|stype_in=parent|symbols={symbols}|{since}snapshot=0|id=7|is_last=1\n"
-            "start_session=0\n".encode()
-        )
+        for place, wanted in enumerate(filter(None, (schema, and_then)), 7):
+            self.say(
+                f"schema={wanted}|stype_in=parent|symbols={symbols}|{since}snapshot=0|"
+                f"id={place}|is_last=1"
+            )
+        return self.say("start_session=0")
+
+    def say(self, line: str) -> Self:
+        self.socket.sendall(f"{line}\n".encode())
         return self
 
     def read(self, timeout: float = 10.0) -> Self:

@@ -105,6 +105,7 @@ UNDER_WAY = (
     "fatal_error",
     "garbage",
     "unknown_rtype",
+    "unknown_rtype_beside_bar",
     "wrong_type",
     "zero_length",
 )

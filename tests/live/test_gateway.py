@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import asyncio
+import errno
 import socket
 import threading
 import time
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import databento
 import databento_dbn as dbn
@@ -43,8 +46,10 @@ def test_a_whole_stream_reaches_the_real_client(sample: GatewayData) -> None:
         assert client.subscribe().run() is None
         assert gateway.wait_finished(5.0)
     assert client.bars == rows_of(sample)
-    assert client.records[0].msg == "speed=inf simulated"
-    assert client.records[0].code == dbn.SystemCode.HEARTBEAT
+    # What a rehearsal has to know comes behind what every session begins with.
+    told = client.records[1 + len(sample.ids)]
+    assert told.msg == "speed=inf simulated"
+    assert told.code == dbn.SystemCode.HEARTBEAT
     acks = client.system(dbn.SystemCode.SUBSCRIPTION_ACK)
     assert [ack.msg for ack in acks] == ["Subscription request 0 for ohlcv-1m data succeeded"]
     assert client.mappings == [("ES.FUT", name, number) for name, number in sample.ids.items()]
@@ -154,6 +159,8 @@ def test_a_replay_that_is_too_old_is_refused_for_good(sample: GatewayData) -> No
         assert gateway.connections[0].ended == "error 8"
     assert [code for code, _ in client.errors] == [8]
     assert isinstance(error, databento.BentoError)
+    # Who has to ask history instead has to know how late it is.
+    assert client.system(dbn.SystemCode.HEARTBEAT)[0].ts_out == begin + 25 * 60 * MINUTE
 
 
 def test_a_replay_from_zero_goes_back_to_the_limit(sample: GatewayData) -> None:
@@ -219,6 +226,30 @@ def test_symbols_of_every_kind(sample: GatewayData) -> None:
                 client.subscribe(symbols, stype_in=stype_in).start()
                 wait_for_mappings(client, len(expected))
                 assert {mapping[:2] for mapping in client.mappings} == expected
+
+
+@pytest.mark.parametrize(
+    ("symbol", "stype_in"),
+    [
+        ("ES.OPT", "parent"),
+        ("ES.FOO", "parent"),
+        ("ES", "parent"),
+        ("NQ.FUT", "parent"),
+        ("ES.q.0", "continuous"),
+        ("ES.c.9", "continuous"),
+        ("ES.FUT", "raw_symbol"),
+        ("4004", "instrument_id"),
+    ],
+)
+def test_a_symbol_that_means_nothing_is_not_resolved(
+    short: GatewayData, symbol: str, stype_in: str
+) -> None:
+    tiny = short.before(short.span[0] + MINUTE)
+    with Gateway(tiny, at_end="close") as gateway, Client(gateway.port) as client:
+        client.subscribe(symbol, stype_in=stype_in).run()
+    assert client.errors == [(4, f"Failed to resolve symbol: {symbol}")]
+    assert not client.mappings
+    assert not client.bars
 
 
 def test_an_unknown_symbol_is_an_error_that_ends_nothing(short: GatewayData) -> None:
@@ -307,6 +338,35 @@ def test_trades_come_between_the_bars_that_they_make(short: GatewayData) -> None
     assert client.bars == rows_of(data)
 
 
+def only_trades(received: list[int], happened: list[int] | None = None) -> GatewayData:
+    trades = pl.DataFrame({"ts_recv": received, "ts_event": happened or received})
+    return GatewayData.from_bars(
+        pl.DataFrame(),
+        trades.with_columns(price=pl.lit(5000.0), size=pl.lit(1), symbol=pl.lit("ESZ4")),
+    )
+
+
+def test_the_first_of_the_trades_is_sent_too(short: GatewayData) -> None:
+    received = [short.span[0] + place * SECOND for place in range(5)]
+    with Gateway(only_trades(received), at_end="close") as gateway, Client(gateway.port) as client:
+        client.subscribe(schema="trades").run()
+    assert [trade.ts_recv for trade in client.trades] == received
+
+
+def test_a_replay_has_no_trade_of_before_its_start(short: GatewayData) -> None:
+    """One that was received late is among those of after the start, in order of receipt."""
+    begin = short.span[0]
+    received = [begin + place * SECOND for place in range(10)]
+    happened = [ts - (5 * SECOND if place == 7 else 100) for place, ts in enumerate(received)]
+    data = only_trades(received, happened)
+    with (
+        Gateway(data, start=data.span[1], at_end="close") as gateway,
+        Client(gateway.port) as client,
+    ):
+        client.subscribe(schema="trades", start=begin + 4 * SECOND).run()
+    assert [trade.sequence for trade in client.trades] == [6, 7, 9, 10]
+
+
 def test_trades_are_replayed_by_the_time_of_the_exchange(short: GatewayData) -> None:
     data = trades_beside(short, 2000)
     start = data.span[0] + 2 * MINUTE
@@ -370,6 +430,65 @@ def test_what_happens_during_a_replay_comes_after_it(short: GatewayData, speed: 
     assert sequence == list(range(1, 300_001))
 
 
+def test_intervals_that_end_during_a_replay_are_closed_behind_it(short: GatewayData) -> None:
+    data = GatewayData.from_bars(short.frame, trades_beside(short, 300_000).trades)
+    begin = data.span[0]
+    with (
+        Gateway(data, start=begin + 5 * MINUTE, speed=1000.0, at_end="close") as gateway,
+        RawClient(gateway.port) as late,
+        Client(gateway.port) as client,
+    ):
+        # The replay of a client that does not read is under way for as long as it wants.
+        late.begin(schema="trades", start=0, and_then="ohlcv-1m")
+        wait_until(lambda: gateway.connections[0].replayed > 0)
+        client.subscribe().start()
+        wait_until(lambda: len(client.closings) > 20)
+        late.read()
+    records = late.records()[0]
+    completed = max(place for place, record in enumerate(records) if is_system(record, 3))
+    closed: list[int] = []
+    open_until = 0
+    for record in records[completed:]:
+        ts_event = int.from_bytes(record[8:16], "little")
+        if is_system(record, 4):
+            closed.append(ts_event)
+            open_until = ts_event
+        elif record[1] == 33:
+            assert ts_event >= open_until
+    assert closed == sorted(set(closed))
+    assert set(closed) == set(range(closed[0], closed[-1] + 1, MINUTE))
+    # The one that ends at the start is out 0.2 s later: it belongs to what is still to come.
+    assert closed[0] == begin + 5 * MINUTE
+    assert closed[-1] == data.span[1]
+
+
+def is_system(record: bytes, code: int) -> bool:
+    return record[1] == 23 and record[319] == code
+
+
+def test_a_slow_market_keeps_its_clients(
+    short: GatewayData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twenty seconds of this machine are one of the market: the client does not wait so long."""
+    monkeypatch.setattr("databento.live.session.CLIENT_TIMEOUT_MARGIN_SECONDS", 4)
+    with (
+        Gateway(short, speed=0.05) as gateway,
+        Client(gateway.port, heartbeat_interval_s=1) as client,
+    ):
+        client.subscribe().start()
+        wait_until(lambda: len(client.system(dbn.SystemCode.HEARTBEAT)) > 4, 60.0)
+        assert client.live.is_connected()
+
+
+def test_a_market_that_holds_keeps_its_clients(short: GatewayData) -> None:
+    with (
+        Gateway(short, wait_for=2) as gateway,
+        Client(gateway.port, heartbeat_interval_s=1) as client,
+    ):
+        client.subscribe().start()
+        wait_until(lambda: len(client.system(dbn.SystemCode.HEARTBEAT)) > 1, 60.0)
+
+
 def test_time_without_a_session_is_jumped_over(sample: GatewayData) -> None:
     with Gateway(sample, at_end="close") as gateway, Client(gateway.port) as client:
         client.subscribe().run()
@@ -422,7 +541,7 @@ def test_speed_is_kept(short: GatewayData) -> None:
         begun, market = time.monotonic(), gateway.market_now()
         wait_until(lambda: gateway.market_now() > market + 30 * MINUTE)
         passed = time.monotonic() - begun
-    assert client.records[0].msg == "speed=3000 simulated"
+    assert client.system(dbn.SystemCode.HEARTBEAT)[0].msg == "speed=3000 simulated"
     # Never faster; slower where the machine is busy.
     assert passed > 0.57
 
@@ -507,6 +626,37 @@ def test_only_this_machine_is_served(short: GatewayData, host: str) -> None:
         Gateway(short, host=host)
 
 
+def test_a_moment_without_free_files_passes(
+    short: GatewayData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accept = asyncio.selector_events.BaseSelectorEventLoop.sock_accept
+    codes = [errno.EMFILE, errno.ENFILE, errno.ECONNABORTED]
+
+    async def refuse(loop: Any, listener: socket.socket) -> Any:
+        if codes:
+            raise OSError(codes.pop(), "not now")
+        return await accept(loop, listener)
+
+    monkeypatch.setattr(asyncio.selector_events.BaseSelectorEventLoop, "sock_accept", refuse)
+    with Gateway(short) as gateway, Client(gateway.port) as client:
+        client.subscribe()
+        gateway.check()
+    assert not codes
+
+
+def test_who_does_not_answer_the_challenge_is_cut_off(short: GatewayData) -> None:
+    with Gateway(short, auth_timeout_s=0.2) as gateway:
+        with RawClient(gateway.port) as silent:
+            assert silent.read().ended == "fin"
+        assert gateway.connections[0].ended == "no answer to the challenge"
+        # Only the answer has a time: a session may be started whenever its client likes.
+        with Client(gateway.port) as client:
+            client.subscribe()
+            time.sleep(0.5)  # noqa: TID251 -- longer than an answer may take
+            client.start()
+            wait_until(lambda: bool(client.bars))
+
+
 def test_a_port_in_use_is_said_to_be(short: GatewayData) -> None:
     with (
         Gateway(short) as gateway,
@@ -517,7 +667,17 @@ def test_a_port_in_use_is_said_to_be(short: GatewayData) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"speed": 0.0}, {"eoi_delay_s": 0.1}, {"bar_delay_s": -1.0}, {"at_end": "never"}]
+    "options",
+    [
+        {"speed": 0.0},
+        {"speed": 1e308},
+        {"speed": float("nan")},
+        {"port": 70_000},
+        {"port": -1},
+        {"eoi_delay_s": 0.1},
+        {"bar_delay_s": -1.0},
+        {"at_end": "never"},
+    ],
 )
 def test_settings_that_make_no_market_are_refused(
     short: GatewayData, options: dict[str, float]

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 import time
 from collections import Counter
 from itertools import pairwise
@@ -8,11 +10,19 @@ from pathlib import Path
 
 import databento
 import databento_dbn as dbn
+import polars as pl
 import pytest
 
 from clustercore.errors import ConfigError
-from clustercore.gateway import Fault, Gateway, GatewayData, sample_parent_data
+from clustercore.gateway import (
+    REHEARSAL_KEY,
+    Fault,
+    Gateway,
+    GatewayData,
+    sample_parent_data,
+)
 from clustercore.gateway.faults import (
+    BAR_FAULTS,
     CONNECTION_FAULTS,
     MARKET_FAULTS,
     STREAM_FAULTS,
@@ -126,15 +136,31 @@ def test_broken_bytes_are_followed_by_silence(data: GatewayData, kind: str) -> N
         wait_until(lambda: gateway.market_now() == held + 60 * SECOND)
 
 
-@pytest.mark.parametrize("kind", ["garbage", "zero_length", "unknown_rtype", "future_version"])
+@pytest.mark.parametrize(
+    "kind", ["garbage", "zero_length", "unknown_rtype", "future_version", "bad_header"]
+)
 def test_the_real_client_ends_silently_on_broken_bytes(data: GatewayData, kind: str) -> None:
-    after = None if kind == "future_version" else 12
+    after = None if kind in CONNECTION_FAULTS else 12
     with (
         Gateway(data, faults=[Fault(kind, after_bars=after)]) as gateway,
         Client(gateway.port) as client,
     ):
         assert client.subscribe().run() is None
         wait_until(lambda: gateway.sessions_open == 0)
+
+
+def test_a_good_bar_is_lost_with_the_bad_record_beside_it(data: GatewayData) -> None:
+    script = [Fault("unknown_rtype_beside_bar", after_bars=12)]
+    with Gateway(data, faults=script) as gateway, RawClient(gateway.port) as raw:
+        raw.begin().read(timeout=0.3)
+        assert raw.ended == "silence"
+        assert len(bars_in(raw)) == 13
+        assert tuple(raw.records()[1][:2]) == (14, 254)
+    with Gateway(data, faults=script) as gateway, Client(gateway.port) as client:
+        assert client.subscribe().run() is None
+    # And whatever else came in the same read.
+    assert len(client.bars) <= 12
+    assert client.bars == rows_of(data)[: len(client.bars)]
 
 
 @pytest.mark.parametrize("kind", ["freeze", "freeze_after_metadata", "freeze_before_metadata"])
@@ -146,12 +172,33 @@ def test_a_frozen_session_stays_open_and_silent(data: GatewayData, kind: str) ->
             assert client.ended == "silence"
             assert len(bars_in(client)) == (12 if kind == "freeze" else 0)
             assert bool(client.content) == (kind != "freeze_before_metadata")
+            assert bool(client.records()[0]) == (kind == "freeze")
             assert gateway.sessions_open == 1
             held = gateway.market_now()
         wait_until(lambda: gateway.market_now() == held + 300 * SECOND)
         with Client(gateway.port) as again:
             again.subscribe().start()
             wait_until(lambda: bool(again.bars))
+
+
+@pytest.mark.parametrize("kind", ["freeze", "freeze_after_metadata"])
+def test_the_real_client_waits_for_its_first_record_for_ever(
+    data: GatewayData, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its watchdog begins with a record: a session frozen before that has to be noticed by us."""
+    monkeypatch.setattr("databento.live.session.CLIENT_TIMEOUT_MARGIN_SECONDS", 0)
+    after = 12 if kind == "freeze" else None
+    with (
+        Gateway(data, faults=[Fault(kind, after_bars=after)]) as gateway,
+        Client(gateway.port, heartbeat_interval_s=1) as client,
+    ):
+        client.subscribe().start()
+        if kind == "freeze":
+            assert "Gateway timeout" in str(client.wait(30.0))
+        else:
+            time.sleep(4.0)  # noqa: TID251 -- four times its patience
+            assert client.live.is_connected()
+            assert not client.records
 
 
 def test_others_go_on_while_one_is_frozen(data: GatewayData) -> None:
@@ -200,6 +247,137 @@ def test_a_connection_gets_no_answer(data: GatewayData, kind: str) -> None:
             client.subscribe()
             wait_until(lambda: len(gateway.connections) == 2)
             assert gateway.connections[1].opened == data.span[0] + 5 * SECOND
+
+
+FIRST_LINES = {
+    "accept_then_close": "",
+    "close_after_greeting": "lsg_version=0.4.2\n",
+    "garbage_greeting": "#!garbage\n",
+    "greeting_without_equals": "lsg_version0.4.2\n",
+    "silence": "",
+    "silence_after_greeting": "lsg_version=0.4.2\n",
+}
+REPLIES = {
+    "close_before_auth_reply": "",
+    "extra_auth_field": "success=1|session_id=1001|plan=standard\n",
+    "trailing_pipe": "success=1|session_id=1001|\n",
+}
+
+
+@pytest.mark.parametrize("kind", [*FIRST_LINES, *REPLIES])
+def test_the_real_client_waits_for_an_answer_that_it_can_read(
+    data: GatewayData, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("databento.live.session.AUTH_TIMEOUT_SECONDS", 0.5)
+    with Gateway(data, faults=[Fault(kind)]) as gateway:
+        with (
+            Client(gateway.port) as client,
+            pytest.raises(databento.BentoError, match=r"Authentication .* timed out"),
+        ):
+            client.subscribe()
+        monkeypatch.undo()
+        with Client(gateway.port) as client:
+            client.subscribe()
+
+
+@pytest.mark.parametrize("kind", FIRST_LINES)
+def test_a_first_line_is_spoilt(data: GatewayData, kind: str) -> None:
+    with Gateway(data, faults=[Fault(kind)]) as gateway, RawClient(gateway.port) as client:
+        client.read(0.3)
+        assert client.content.decode() == FIRST_LINES[kind]
+        assert client.ended == ("fin" if "close" in kind else "silence")
+
+
+@pytest.mark.parametrize("kind", REPLIES)
+def test_an_answer_to_a_key_is_spoilt(data: GatewayData, kind: str) -> None:
+    with Gateway(data, faults=[Fault(kind)]) as gateway, RawClient(gateway.port) as client:
+        assert client.greet() == REPLIES[kind]
+
+
+def test_an_answer_to_a_key_takes_its_time(
+    data: GatewayData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Gateway(data, faults=[Fault("slow_auth", delay_s=40.0)], at_end="close") as gateway:
+        with Client(gateway.port) as client:
+            client.subscribe().run()
+        (connection,) = gateway.connections
+        assert connection.started == connection.opened + 40 * SECOND
+        assert client.bars == rows_of(data)
+    # Of the market: at its own speed the real client sees it, and gives up.
+    monkeypatch.setattr("databento.live.session.AUTH_TIMEOUT_SECONDS", 0.5)
+    with (
+        Gateway(data, speed=1.0, faults=[Fault("slow_auth", delay_s=40.0)]) as gateway,
+        Client(gateway.port) as client,
+        pytest.raises(databento.BentoError, match=r"Authentication .* timed out"),
+    ):
+        client.subscribe()
+
+
+# In a process of its own, as what is blocked then stays so.
+ASKS_WHETHER_CONNECTED = """
+import os, sys, threading
+import databento
+client = databento.Live(
+    key=sys.argv[2], gateway="127.0.0.1", port=int(sys.argv[1]), reconnect_policy="reconnect"
+)
+client.add_callback(lambda record: None)
+client.subscribe("GLBX.MDP3", "ohlcv-1m", "ES.FUT", "parent")
+client.start()
+sys.stdin.readline()
+asking = threading.Thread(target=client.is_connected, daemon=True)
+asking.start()
+asking.join(float(sys.stdin.readline()))
+print("blocked" if asking.is_alive() else "answered", flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "patience_s", "expected"),
+    [
+        (None, 60, "answered"),
+        ("other_metadata", 3, "blocked"),
+        ("freeze_before_metadata", 3, "blocked"),
+    ],
+)
+def test_the_real_client_that_reconnects_is_stuck_behind_an_odd_header(
+    data: GatewayData, kind: str | None, patience_s: float, expected: str
+) -> None:
+    """Why a client is used for one connection only."""
+    script = [Fault("rst", after_bars=5), *([Fault(kind, after_bars=5)] if kind else [])]
+    with Gateway(data, faults=script) as gateway:
+        arguments = [sys.executable, "-c", ASKS_WHETHER_CONNECTED]
+        with subprocess.Popen(
+            [*arguments, str(gateway.port), REHEARSAL_KEY],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        ) as process:
+            try:
+                wait_until(
+                    lambda: [c.started is not None for c in gateway.connections] == [True, True],
+                    60.0,
+                )
+                said, _ = process.communicate(f"\n{patience_s}\n", timeout=90.0)
+            finally:
+                process.kill()
+        assert gateway.connections[1].faults == ([kind] if kind else [])
+    assert said == f"{expected}\n"
+
+
+def test_a_header_can_be_another_one(data: GatewayData) -> None:
+    faults = [Fault("other_metadata", outage_s=600.0)]
+    headers = []
+    with Gateway(data, faults=faults) as gateway:
+        for _ in range(2):
+            with RawClient(gateway.port) as client:
+                client.begin().read(0.3)
+                headers.append(dbn.Metadata.decode(client.content))
+        # The stream is as good as any, and no outage follows it.
+        assert gateway.connections[0].live_bars == len(data.frame)
+        assert gateway.market_now() < data.span[1] + 600 * SECOND
+    assert [header.symbols for header in headers] == [["OTHER"], []]
 
 
 def test_a_fault_of_the_connection_can_wait_for_a_bar(data: GatewayData) -> None:
@@ -315,9 +493,96 @@ def test_an_instrument_gets_another_id(data: GatewayData) -> None:
     rows = rows_of(data)
     old, new = rows[29][1], 4004
     name = next(symbol for symbol, number in data.ids.items() if number == old)
-    assert client.mappings[-1] == (name, name, new)
+    assert client.mappings[-1] == ("ES.FUT", name, new)
     expected = [(row[0], new if row[1] == old else row[1], *row[2:]) for row in rows[30:]]
     assert client.bars == rows[:30] + expected
+
+
+@pytest.mark.parametrize("at", [None, 30 * MINUTE + 7])
+def test_everybody_is_told_of_another_id_once(data: GatewayData, at: int | None) -> None:
+    after = 30 if at is None else None
+    fault = Fault("mapping_change", after_bars=after, at=at and data.span[0] + at)
+    with (
+        Gateway(data, faults=[fault], at_end="close", wait_for=2) as gateway,
+        Client(gateway.port) as first,
+        Client(gateway.port) as second,
+    ):
+        first.subscribe().subscribe("ESZ4", stype_in="raw_symbol").start()
+        second.subscribe().start()
+        first.wait()
+        second.wait()
+    assert [number for *_, number in second.mappings] == [*data.ids.values(), 4004]
+    changed = second.mappings[-1][1]
+    told = [asked for asked, name, number in first.mappings if number == 4004]
+    assert told == (["ES.FUT", "ESZ4"] if changed == "ESZ4" else ["ES.FUT"])
+    for client in (first, second):
+        assert {bar[1] for bar in client.bars} == {*data.ids.values(), 4004}
+        assert_mapped_before_their_bars(client)
+
+
+def assert_mapped_before_their_bars(client: Client) -> None:
+    known: set[int] = set()
+    for record in client.records:
+        if isinstance(record, dbn.SymbolMappingMsg):
+            known.add(record.instrument_id)
+        elif isinstance(record, dbn.OHLCVMsg):
+            assert record.instrument_id in known
+
+
+def trades_of(data: GatewayData) -> GatewayData:
+    """Return trades at the prices and times of the bars, and no bar."""
+    told = data.frame.select(
+        "symbol", ts_recv="ts_event", price="close", size=pl.col("volume").clip(1)
+    )
+    return GatewayData.from_bars(pl.DataFrame(), told)
+
+
+@pytest.mark.parametrize("kind", sorted(set(STREAM_FAULTS) - set(BAR_FAULTS)))
+def test_a_fault_without_bars_happens_to_trades(data: GatewayData, kind: str) -> None:
+    trades = trades_of(data)
+    fault = Fault(kind, at=trades.span[0] + 5 * MINUTE + 7)
+    with Gateway(trades, faults=[fault]) as gateway, RawClient(gateway.port) as client:
+        client.begin(schema="trades")
+        wait_until(lambda: gateway.connections[0].faults == [kind])
+        client.read(0.3)
+        gateway.check()
+    rest = client.records()[1]
+    if kind in {"bad_length", "unknown_rtype", "zero_length"}:
+        assert tuple(rest[:2]) == {"bad_length": (4, 0), "zero_length": (0, 0)}.get(kind, (12, 254))
+
+
+@pytest.mark.parametrize(
+    "fault", [*(Fault(kind, at=7) for kind in BAR_FAULTS), Fault("rst", after_bars=3)]
+)
+def test_a_fault_that_needs_bars_is_refused_without_them(data: GatewayData, fault: Fault) -> None:
+    trades = trades_of(data)
+    with pytest.raises(ConfigError, match="no bars, so this fault would never happen"):
+        Gateway(trades, faults=[fault])
+    with Gateway(trades) as gateway, pytest.raises(ConfigError, match="never happen"):
+        gateway.inject(fault)
+
+
+def test_a_fault_of_bars_does_not_meet_a_session_of_trades(data: GatewayData) -> None:
+    both = GatewayData.from_bars(data.frame, trades_of(data).trades)
+    faults = [Fault(kind, at=data.span[0] + 5 * MINUTE + 7) for kind in ("conflict", "rst")]
+    with Gateway(both, faults=faults) as gateway, RawClient(gateway.port) as client:
+        client.begin(schema="trades").read()
+        assert gateway.connections[0].faults == ["rst"]
+    assert client.ended == "rst"
+
+
+@pytest.mark.parametrize("at_end", ["hold", "close"])
+def test_a_fault_after_the_end_of_the_data(data: GatewayData, at_end: str) -> None:
+    tiny = data.before(data.span[0] + 3 * MINUTE)
+    at = tiny.span[1] + 5 * MINUTE
+    with (
+        Gateway(tiny, faults=[Fault("rst", at=at)], at_end=at_end) as gateway,
+        RawClient(gateway.port) as client,
+    ):
+        client.begin().read()
+        assert client.ended == "rst"
+        assert gateway.connections[0].faults == ["rst"]
+        assert gateway.market_now() >= at
 
 
 def test_byte_after_byte(data: GatewayData) -> None:
@@ -405,6 +670,11 @@ def test_a_script_counts() -> None:
         {"kind": "rst", "times": 0},
         {"kind": "rst", "outage_s": -1.0},
         {"kind": "rst", "after_bars": 3, "at": 4},
+        {"kind": "rst", "after_bars": -1},
+        {"kind": "rst", "at": 2**64},
+        {"kind": "rst", "outage_s": float("nan")},
+        {"kind": "late_eoi", "delay_s": 1e12},
+        {"kind": "error", "code": 256},
     ],
 )
 def test_a_fault_that_cannot_be_is_refused(options: dict[str, object]) -> None:

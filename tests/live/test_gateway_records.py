@@ -152,6 +152,143 @@ def test_trades_come_back_from_a_file(tmp_path: Path) -> None:
     assert again.frame.is_empty()
 
 
+def test_trades_keep_what_their_file_says(tmp_path: Path) -> None:
+    told = trades_frame().with_columns(
+        flags=pl.Series([128, 0, 130]),
+        ts_in_delta=pl.Series([-5, 17_664, 3]),
+        sequence=pl.Series([9_060_643, 9_060_678, 9_060_678]),
+    )
+    path = write_dbn(
+        tmp_path / "t.dbn", GatewayData.from_bars(pl.DataFrame(), told), schema="trades"
+    )
+    again = GatewayData.from_files([path]).trades
+    assert again.select("flags", "ts_in_delta", "sequence").rows() == [
+        (128, -5, 9_060_643),
+        (0, 17_664, 9_060_678),
+        (130, 3, 9_060_678),
+    ]
+    columns = {name: again[name].to_numpy() for name in again.columns if name != "symbol"}
+    sent = records.encode_trades(columns, slice(None), columns["instrument_id"])
+    (_, _, theirs) = databento.DBNStore.from_bytes(path.read_bytes())
+    assert sent[2].tobytes() == raw(theirs, None)
+
+
+def recording(*contents: bytes, ts_out: bool = False) -> bytes:
+    """Return a recording of a live session: a header without a schema, records of all kinds."""
+    return records.encode_metadata(start=NOW, ts_out=ts_out) + b"".join(contents)
+
+
+def session_of(data: GatewayData, ts_out: int | None = None) -> list[bytes]:
+    """Return what a live session sends of this data: mappings, bars, trades, a heartbeat."""
+    bars, trades = (
+        {name: part[name].to_numpy() for name in part.columns if name != "symbol"}
+        for part in (data.frame, data.trades)
+    )
+    stamped = ts_out is not None
+    sent = [
+        records.encode_system(0, "speed=600 simulated" if data.simulated else "", NOW, ts_out),
+        *(records.encode_mapping(n, "ES.FUT", s, NOW, ts_out) for s, n in data.ids.items()),
+    ]
+    for place in range(len(data.trades)):
+        row = slice(place, place + 1)
+        ids = trades["instrument_id"][row]
+        sent.append(records.encode_trades(trades, row, ids, ts_out=stamped).tobytes())
+        ids = bars["instrument_id"][row]
+        sent.append(records.encode_bars(bars, row, ids, ts_out).tobytes())
+    return sent
+
+
+@pytest.fixture
+def both(sample: GatewayData) -> GatewayData:
+    """Return three bars and three trades."""
+    bars = sample.frame.head(3).with_columns(symbol=pl.Series(["ESZ4", "ESH5", "ESZ4"]))
+    bars = bars.with_columns(ts_event=NOW - NOW % 60 + pl.int_range(3) * 60 * 10**9)
+    told = trades_frame().with_columns(sequence=pl.Series([7, 7, 9]))
+    return GatewayData.from_bars(bars.drop("instrument_id"), told, simulated=True)
+
+
+@pytest.mark.parametrize("ts_out", [None, NOW])
+def test_a_recording_of_bars_and_trades_is_served(
+    tmp_path: Path, both: GatewayData, ts_out: int | None
+) -> None:
+    path = tmp_path / "raw.dbn"
+    path.write_bytes(recording(*session_of(both, ts_out), ts_out=ts_out is not None))
+    again = GatewayData.from_files([path])
+    assert again.frame.equals(both.frame)
+    assert again.trades.equals(both.trades)
+    assert again.ids == both.ids
+    assert again.simulated
+
+
+def test_what_recordings_share_counts_once(tmp_path: Path, both: GatewayData) -> None:
+    """A connection replays from before the end of the one before it."""
+    sent = session_of(both)
+    mappings, rows = sent[:4], sent[4:]
+    first, second = tmp_path / "1.dbn", tmp_path / "2.dbn.zst"
+    # The second trade twice: two fills that nothing tells apart.
+    first.write_bytes(recording(*mappings, *rows[:4], rows[2]))
+    second.write_bytes(zstandard.compress(recording(*mappings, *rows[2:], rows[2])))
+    again = GatewayData.from_files([first, second])
+    assert again.frame.equals(both.frame)
+    assert again.trades["sequence"].to_list() == [7, 7, 7, 9]
+
+
+def test_a_recording_without_symbols_is_refused(tmp_path: Path, both: GatewayData) -> None:
+    path = tmp_path / "raw.dbn"
+    path.write_bytes(recording(*session_of(both)[4:]))
+    with pytest.raises(DataError, match="does not say which symbols"):
+        GatewayData.from_files([path])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ohlcv-1h.dbn.zst",
+        "mbp-1.dbn.zst",
+        "tbbo.dbn.zst",
+        "mbo.dbn.zst",
+        "definition.dbn.zst",
+    ],
+)
+def test_a_schema_that_is_not_served_is_named(data_dir: Path, name: str) -> None:
+    path = data_dir / "dbn/matrix" / f"GLBX.MDP3__test_data.{name}"
+    with pytest.raises(DataError, match="nothing that the gateway serves") as caught:
+        GatewayData.from_files([path])
+    assert f"schema {name.partition('.')[0]} with" in str(caught.value)
+    assert "--interval" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [34, 33])
+def test_bars_of_another_length_are_refused(tmp_path: Path, sample: GatewayData, kind: int) -> None:
+    path = write_dbn(tmp_path / "bars.dbn", sample)
+    content = bytearray(path.read_bytes())
+    head = 8 + int.from_bytes(content[4:8], "little")
+    # One hour by the types of the records; and a file of no record at all.
+    content[head + 1 :: 56] = bytes([kind]) * len(content[head + 1 :: 56])
+    path.write_bytes(content if kind == 34 else content[:head])
+    with pytest.raises(DataError, match="nothing that the gateway serves"):
+        GatewayData.from_files([path])
+
+
+def test_a_file_of_another_dataset_is_refused(tmp_path: Path, sample: GatewayData) -> None:
+    path = write_dbn(tmp_path / "bars.dbn", sample)
+    path.write_bytes(path.read_bytes().replace(b"GLBX.MDP3", b"XNAS.ITCH", 1))
+    with pytest.raises(DataError, match=r"found XNAS\.ITCH, expected GLBX\.MDP3"):
+        GatewayData.from_files([path])
+
+
+@pytest.mark.parametrize("text", ["x" * 400, "\N{EURO SIGN}" * 200, "a" + "\N{EURO SIGN}" * 200])
+def test_a_long_text_is_cut_where_the_client_can_read_it(text: str) -> None:
+    decoder: Any = dbn.DBNDecoder()
+    decoder.write(records.encode_metadata(start=NOW))
+    decoder.write(records.encode_error(4, text, NOW) + records.encode_system(0, text, NOW))
+    _, error, system = decoder.decode()
+    assert len(error.err.encode()) in {299, 300, 301}
+    assert len(system.msg.encode()) in {300, 301, 302}
+    assert text.startswith(error.err)
+    assert text.startswith(system.msg)
+
+
 def test_an_encoded_part_is_a_file(sample: GatewayData) -> None:
     day = sample.frame.head(100)
     content = encode_dbn(day, schema="ohlcv-1m", start=int(day["ts_event"][0]), end=NOW * 2)

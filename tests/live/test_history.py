@@ -236,6 +236,7 @@ TRANSIENT = {
     "not_json": DownloadDamaged,
     "truncate": DownloadDamaged,
     "cut_record": DownloadDamaged,
+    "plain_cut": DownloadDamaged,
     "empty": DownloadDamaged,
     "metadata_only": DownloadDamaged,
     "lose_record": DownloadDamaged,
@@ -256,6 +257,15 @@ def test_a_passing_fault_is_overcome(
     assert client.bars(*PARENT, start, end).equals(outrights(data, start, end))
     assert len(asked(server)) == 3
     assert waits == [1.0, 2.0]
+
+
+def test_a_download_in_two_frames_is_whole(
+    data: GatewayData, serve: Serve, connect: Connect
+) -> None:
+    server = serve(HistoricalFault("split_metadata"))
+    start, end = data.span[0], data.span[0] + 300 * MINUTE
+    assert connect(server).bars(*PARENT, start, end).equals(outrights(data, start, end))
+    assert len(asked(server)) == 1
 
 
 @pytest.mark.parametrize(("kind", "share"), FAULTS)
@@ -534,10 +544,12 @@ def test_a_proxy_does_not_stand_before_this_machine(
     assert connect(serve()).available_end("ohlcv-1m") == data.span[1]
 
 
-def test_another_certificate_than_the_one_seen_is_refused(serve: Serve, connect: Connect) -> None:
+def test_another_certificate_than_the_one_seen_is_refused(
+    serve: Serve, connect: Connect, data: GatewayData
+) -> None:
     client = connect(serve(), attempts=1)
     client.available_end("ohlcv-1m")
-    with HistoricalServer(serve()._service.data) as other:
+    with HistoricalServer(data) as other:
         client._session.close()
         for api in (client._client.metadata, client._client.timeseries):
             api._base_url = api._base_url.replace(client._gateway or "", other.url)

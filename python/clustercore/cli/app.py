@@ -80,7 +80,12 @@ for _command, _name, _examples in (
     (
         gateway,
         "gateway",
-        ("gateway", "gateway es_2019.dbn.zst --from 2019-03-04 --speed 600 --port 13000"),
+        (
+            "gateway",
+            "gateway es_2019.dbn.zst --from 2019-03-04 --speed 600 --port 13000",
+            "gateway --fault fin:after_bars=300 --fault rst:after_bars=900,outage_s=90",
+            "gateway --history-lag 8h --fault rate_limit:times=3",
+        ),
     ),
 ):
     app.command(

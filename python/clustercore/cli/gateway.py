@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 import signal
 import sys
 import threading
@@ -15,17 +16,26 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from clustercore.cli import output
+from clustercore.cli.faults import read_faults
 from clustercore.errors import ConfigError
 
 if TYPE_CHECKING:
     from clustercore.gateway import Gateway, GatewayData
-    from clustercore.gateway.historical import HistoricalServer
+    from clustercore.gateway.historical import HistoricalFault, HistoricalServer
 
 __all__ = ["gateway"]
 
 # Sessions of the sample before the one that is live: enough to fill a baseline.
 _SAMPLE_HISTORY = 3
 _LOOK_S = 0.2
+_LAST_PORT = 65_535
+# Those of the real gateway.
+_CONNECTIONS_PER_S = 5
+_SUBSCRIPTIONS_PER_S = 10
+# Nanoseconds fit into 64 bits until then.
+_FIRST_YEAR, _LAST_YEAR = 1971, 2262
+_LONGEST_LAG_S = 365 * 86_400
+_LENGTH = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)(h|m)")
 
 
 def gateway(
@@ -39,6 +49,9 @@ def gateway(
     hold: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     instrument: Annotated[tuple[str, ...], Parameter(negative="")] = ("ES",),
     sessions: int = 8,
+    fault: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
+    history_lag: str = "0h",
+    limits: bool = True,
 ) -> int:
     """Replay files over Databento's live protocol, on this machine only, to rehearse a day.
 
@@ -67,9 +80,20 @@ def gateway(
         Root that the sample simulates; may be repeated.
     sessions
         Sessions of the sample.
+    fault
+        Something that goes wrong, as KIND or KIND:NAME=VALUE,NAME=VALUE; may be repeated. Of the
+        stream, such as fin:after_bars=300 or rst:at=2024-12-13T14:30,outage_s=90; of history, such
+        as rate_limit:times=2. docs/live.md lists the kinds, and so does the answer to a wrong one.
+    history_lag
+        How far the end of history stays behind the market, such as 8h or 90m.
+    limits
+        At most 5 new connections a second of the market, and 10 subscriptions of a session.
     """
     from clustercore.gateway import Gateway
 
+    _check_ports(port, historical_port)
+    stream_faults, history_faults = read_faults(fault, lambda text: _instant(text, "--fault"))
+    lag_s = _seconds(history_lag)
     with output.progress("reading market data") as step:
         data = _read(files, instrument, sessions)
         if end is not None:
@@ -77,10 +101,19 @@ def gateway(
         begin = _begin(data, start, simulated=not files)
         step("opening the gateway")
     served = Gateway(
-        data, port=port, speed=speed, start=begin, at_end=at_end, hold=hold or math.isinf(speed)
+        data,
+        port=port,
+        speed=speed,
+        start=begin,
+        at_end=at_end,
+        hold=hold or math.isinf(speed),
+        faults=stream_faults,
+        connections_per_s=_CONNECTIONS_PER_S if limits else None,
+        subscriptions_per_s=_SUBSCRIPTIONS_PER_S if limits else None,
     )
-    with _stop_signals() as stop, served, _historical(served, historical_port) as history:
-        _say(served, history)
+    beside = _historical(served, historical_port, lag_s, history_faults)
+    with _stop_signals() as stop, served, beside as history:
+        _say(served, history, fault, history_lag if lag_s else "")
         _serve(served, stop, ends=at_end == "close")
     return 0
 
@@ -132,6 +165,13 @@ def _instant(text: str, option: str) -> int:
         if len(opens):
             return int(opens[0])
     aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    if not _FIRST_YEAR <= aware.year < _LAST_YEAR:
+        raise ConfigError(
+            "no time that a file can hold",
+            field=option,
+            found=repr(text),
+            expected=f"a year from {_FIRST_YEAR} to {_LAST_YEAR - 1}",
+        )
     return int(aware.timestamp()) * 10**9
 
 
@@ -141,16 +181,46 @@ def _text(instant: int) -> str:
     return iso_text(instant)
 
 
-def _historical(served: Gateway, port: int | None) -> HistoricalServer:
-    """Return the historical server beside the gateway; live clients look for it one port on."""
+def _check_ports(port: int, historical_port: int | None) -> None:
+    if port == _LAST_PORT and historical_port is None:
+        raise ConfigError(
+            "there is no port after this one for the historical server; choose one for it",
+            field="--historical-port",
+            found=f"nothing beside --port {port}",
+            expected=f"0 to {_LAST_PORT}",
+        )
+
+
+def _seconds(text: str) -> float:
+    """Return a length of time."""
+    found = _LENGTH.fullmatch(text)
+    seconds = float(found[1]) * (3600 if found[2] == "h" else 60) if found else math.inf
+    if seconds > _LONGEST_LAG_S:
+        raise ConfigError(
+            "not a length of time",
+            field="--history-lag",
+            found=repr(text),
+            expected="such as 8h or 90m, a year at most",
+        )
+    return seconds
+
+
+@contextlib.contextmanager
+def _historical(
+    served: Gateway, port: int | None, lag_s: float, faults: list[HistoricalFault]
+) -> Iterator[HistoricalServer]:
+    """Serve history beside the gateway; live clients look for it one port on."""
     from clustercore.gateway.historical import HistoricalServer
 
     beside = served.port + 1 if port is None else port
-    return HistoricalServer(served.data, port=beside, now=served.market_now)
+    with HistoricalServer(
+        served.data, port=beside, now=served.market_now, lag_s=lag_s, faults=faults
+    ) as history:
+        yield history
 
 
-def _say(served: Gateway, history: HistoricalServer) -> None:
-    """Say what is served, and which command to start beside it."""
+def _say(served: Gateway, history: HistoricalServer, faults: tuple[str, ...], lag: str) -> None:
+    """Say what is served, to whom, and which command to start beside it."""
     data = served.data
     label = "SIMULATED, " if data.simulated else ""
     counts = f"{len(data.frame):,} bars and {len(data.trades):,} trades"
@@ -160,7 +230,11 @@ def _say(served: Gateway, history: HistoricalServer) -> None:
     begin = _text(served.market_now())
     output.emit_text(f"{label}{data.source}: {counts} of {len(data.symbols)} instruments, {span}")
     output.emit_text(f"Live on {address} from {begin} at speed {served.speed:g}")
-    output.emit_text(f"Historical on {history.url}")
+    output.emit_text(f"Historical on {history.url}{f', {lag} behind the market' if lag else ''}")
+    if faults:
+        output.emit_text(f"Faults: {' '.join(faults)}")
+    output.emit_text(f"For other clients: key {served.key} (public), REQUESTS_CA_BUNDLE and")
+    output.emit_text(f"  SSL_CERT_FILE {history.certificate}")
     output.emit_text(f"Start beside it: clustercore live --gateway {address} {symbols}")
     sys.stdout.flush()
 

@@ -9,7 +9,13 @@ from clustercore.errors import ConfigError, DataError
 __all__ = ["hint"]
 
 # What errors about a name that does not exist say.
-_ABOUT_NAMES = ("unknown s", "not a dotted name", "no such preset", "no built-in instrument")
+_ABOUT_NAMES = (
+    "unknown s",
+    "not a dotted name",
+    "no such preset",
+    "no such fault",
+    "no built-in instrument",
+)
 
 
 def hint(error: ConfigError | DataError) -> str:
@@ -36,6 +42,10 @@ def _typed_and_known(error: ConfigError) -> tuple[str | None, list[str]]:
     field, found = error.field or "", (error.found or "").strip("'\"")
     if field == "preset":
         return found, list(Config.presets())
+    if field == "--fault":
+        from clustercore.cli.faults import known_faults
+
+        return found, list(known_faults())
     if field == "instrument":
         from clustercore.instruments import Instrument
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from clustercore.gateway.records import MINUTE_NS
 if TYPE_CHECKING:
     from clustercore.gateway.session import Session
 
-__all__ = ["disturb"]
+__all__ = ["Sample", "disturb"]
 
 _SLOW_READER = 2
 _MBO_RTYPE = 160
@@ -24,7 +24,22 @@ _HEAD_WORDS = 4
 _FAR_S = 3600.0
 
 
-async def disturb(session: Session, fault: Fault, row: int) -> None:
+class Sample(NamedTuple):
+    """A record of a session's stream, which a fault repeats or spoils.
+
+    Attributes
+    ----------
+    schema : str
+        A bar's or a trade's.
+    row : int
+        Its row.
+    """
+
+    schema: str
+    row: int
+
+
+async def disturb(session: Session, fault: Fault, sample: Sample) -> None:
     """Let a fault happen to a session.
 
     Parameters
@@ -33,106 +48,108 @@ async def disturb(session: Session, fault: Fault, row: int) -> None:
         Whose stream it is.
     fault : Fault
         What happens.
-    row : int
-        The bar that the session was sent last.
+    sample : Sample
+        What the session was sent last.
     """
     if fault.kind in _BROKEN_BYTES:
         # Before the bytes are out: the client may be gone as soon as it has read them.
         session.outage_at_end = fault.outage_s
-        await session.send(_BROKEN_BYTES[fault.kind](session, row))
+        await session.send(_BROKEN_BYTES[fault.kind](session, sample))
         await session.channel.flush()
         session.break_off(fault.outage_s)
     else:
-        await _DISTURBANCES[fault.kind](session, fault, row)
+        await _DISTURBANCES[fault.kind](session, fault, sample)
 
 
-async def _fin(session: Session, fault: Fault, _row: int) -> None:
+async def _fin(session: Session, fault: Fault, _sample: Sample) -> None:
     await session.channel.flush()
     session.desk.begin_outage(fault.outage_s)
     session.close(fault.kind)
 
 
-async def _rst(session: Session, fault: Fault, _row: int) -> None:
+async def _rst(session: Session, fault: Fault, _sample: Sample) -> None:
     await session.channel.flush()
     session.desk.begin_outage(fault.outage_s)
     session.close(fault.kind, reset=True)
 
 
-async def _freeze(session: Session, fault: Fault, _row: int) -> None:
+async def _freeze(session: Session, fault: Fault, _sample: Sample) -> None:
     session.break_off(fault.outage_s)
 
 
-async def _fatal_error(session: Session, fault: Fault, _row: int) -> None:
+async def _fatal_error(session: Session, fault: Fault, _sample: Sample) -> None:
     await session.fatal(fault.code, fault.text, fault.outage_s)
 
 
-async def _error(session: Session, fault: Fault, _row: int) -> None:
+async def _error(session: Session, fault: Fault, _sample: Sample) -> None:
     await session.send(session.error(fault.code, fault.text))
 
 
-async def _slow_reader_warning(session: Session, _fault: Fault, _row: int) -> None:
+async def _slow_reader_warning(session: Session, _fault: Fault, _sample: Sample) -> None:
     await session.send(session.system(_SLOW_READER, "Slow reader detected"))
 
 
-async def _duplicate_burst(session: Session, fault: Fault, row: int) -> None:
-    sent = session.bars_until(row)[-fault.count :]
+async def _duplicate_burst(session: Session, fault: Fault, sample: Sample) -> None:
+    sent = session.bars_until(sample.row)[-fault.count :]
     if len(sent):
         await session.send(session.bars(sent).tobytes())
 
 
-async def _mapping_change(session: Session, _fault: Fault, row: int) -> None:
-    place = int(session.desk.schedule.bar_codes[row])
-    session.desk.ids[place] = int(session.desk.ids.max()) + 1
-    await session.send(session.mapping(place, session.desk.schedule.symbols[place]))
+async def _mapping_change(session: Session, _fault: Fault, sample: Sample) -> None:
+    await session.desk.give_another_id(session.place_of(sample))
 
 
-async def _byte_at_a_time(session: Session, fault: Fault, _row: int) -> None:
+async def _byte_at_a_time(session: Session, fault: Fault, _sample: Sample) -> None:
     session.channel.go_singly(fault.count)
 
 
-async def _conflict(session: Session, _fault: Fault, row: int) -> None:
-    block = session.bars(np.array([row]))
+async def _conflict(session: Session, _fault: Fault, sample: Sample) -> None:
+    block = session.encoded(sample)
     block["volume"] += np.uint64(1)
     await session.send(block.tobytes())
 
 
-async def _future_bar(session: Session, fault: Fault, row: int) -> None:
-    block = session.bars(np.array([row]))
+async def _future_bar(session: Session, fault: Fault, sample: Sample) -> None:
+    block = session.encoded(sample)
     block["ts_event"] += np.uint64(_far(fault))
     await session.send(block.tobytes())
 
 
-async def _past_bar(session: Session, fault: Fault, row: int) -> None:
-    block = session.bars(np.array([row]))
+async def _past_bar(session: Session, fault: Fault, sample: Sample) -> None:
+    block = session.encoded(sample)
     block["ts_event"] -= np.uint64(_far(fault))
     # Not what was sent for that minute: to be told from a repetition.
     block["volume"] += np.uint64(1)
     await session.send(block.tobytes())
 
 
-async def _wrong_type(session: Session, _fault: Fault, row: int) -> None:
-    await session.send(_with_head(session, row, 1, _MBO_RTYPE))
+async def _wrong_type(session: Session, _fault: Fault, sample: Sample) -> None:
+    await session.send(_with_head(session, sample, 1, _MBO_RTYPE))
 
 
-def _garbage(_session: Session, _row: int) -> bytes:
+def _garbage(_session: Session, _sample: Sample) -> bytes:
     # More than the longest record that its first byte could announce.
     return bytes(range(255, 191, -1)) * 64
 
 
-def _bad_length(session: Session, row: int) -> bytes:
-    return _with_head(session, row, 0, _HEAD_WORDS)
+def _bad_length(session: Session, sample: Sample) -> bytes:
+    return _with_head(session, sample, 0, _HEAD_WORDS)
 
 
-def _zero_length(session: Session, row: int) -> bytes:
-    return _with_head(session, row, 0, 0)
+def _zero_length(session: Session, sample: Sample) -> bytes:
+    return _with_head(session, sample, 0, 0)
 
 
-def _unknown_rtype(session: Session, row: int) -> bytes:
-    return _with_head(session, row, 1, _UNKNOWN_RTYPE)
+def _unknown_rtype(session: Session, sample: Sample) -> bytes:
+    return _with_head(session, sample, 1, _UNKNOWN_RTYPE)
 
 
-def _with_head(session: Session, row: int, place: int, value: int) -> bytes:
-    content = bytearray(session.bars(np.array([row])).tobytes())
+def _unknown_rtype_beside_bar(session: Session, sample: Sample) -> bytes:
+    return session.encoded(sample).tobytes() + _unknown_rtype(session, sample)
+
+
+def _with_head(session: Session, sample: Sample, place: int, value: int) -> bytes:
+    content = bytearray(session.encoded(sample).tobytes())
     content[place] = value
     return bytes(content)
 
@@ -141,7 +158,7 @@ def _far(fault: Fault) -> int:
     return seconds(max(fault.delay_s, _FAR_S)) // MINUTE_NS * MINUTE_NS
 
 
-_DISTURBANCES: dict[str, Callable[[Session, Fault, int], Coroutine[Any, Any, None]]] = {
+_DISTURBANCES: dict[str, Callable[[Session, Fault, Sample], Coroutine[Any, Any, None]]] = {
     "byte_at_a_time": _byte_at_a_time,
     "conflict": _conflict,
     "duplicate_burst": _duplicate_burst,
@@ -156,9 +173,10 @@ _DISTURBANCES: dict[str, Callable[[Session, Fault, int], Coroutine[Any, Any, Non
     "slow_reader_warning": _slow_reader_warning,
     "wrong_type": _wrong_type,
 }
-_BROKEN_BYTES: dict[str, Callable[[Session, int], bytes]] = {
+_BROKEN_BYTES: dict[str, Callable[[Session, Sample], bytes]] = {
     "bad_length": _bad_length,
     "garbage": _garbage,
     "unknown_rtype": _unknown_rtype,
+    "unknown_rtype_beside_bar": _unknown_rtype_beside_bar,
     "zero_length": _zero_length,
 }

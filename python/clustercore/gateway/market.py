@@ -6,7 +6,7 @@ import heapq
 import math
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -17,7 +17,7 @@ from clustercore.sessions import Sessions, load_sessions
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Due", "MarketTime", "Schedule", "seconds"]
+__all__ = ["Closing", "Due", "MarketTime", "Schedule", "seconds"]
 
 _SECOND_NS = 10**9
 # Time without a session is jumped over down to this long before the next bar begins.
@@ -119,6 +119,22 @@ class Due:
     ends: tuple[int, ...]
 
 
+class Closing(NamedTuple):
+    """An interval that was closed.
+
+    Attributes
+    ----------
+    end : int
+        Its end.
+    bars, trades : int
+        How many rows had been sent by then.
+    """
+
+    end: int
+    bars: int
+    trades: int
+
+
 class Schedule:
     """Bars, trades and interval ends in the order of their sending, and how far that has come.
 
@@ -127,7 +143,7 @@ class Schedule:
     data : GatewayData
         What is sent.
     start : int
-        What is due by then is there to be replayed, and not sent live.
+        What was due before is there to be replayed, and not sent live.
     bar_delay_ns, eoi_delay_ns : int
         From the end of an interval to its bars, and to the message that closes it.
     empty_intervals : bool
@@ -164,7 +180,8 @@ class Schedule:
         self._next_end = int(np.searchsorted(self._ends, start - eoi_delay_ns, side="right"))
         self.released_bars = int(self._rows[self._next_bars - 1]) if self._next_bars else 0
         received = self.trades["ts_recv"]
-        self.released_trades = int(np.searchsorted(received, start, side="right"))
+        # A trade at the very start is still to come: without this the first one never would.
+        self.released_trades = int(np.searchsorted(received, start, side="left"))
 
     def peek(self) -> int | None:
         """Return the next instant at which something is sent; None at the end of the data."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -31,6 +32,12 @@ LIMIT_TEXT: Final = "User has reached their open connection limit"
 
 _BUCKET_LENGTH = 5
 _DEFAULT_HEARTBEAT_S = 30
+_LONGEST_HEARTBEAT_S = 1800
+_LARGEST_TIME = 2**63 - 1
+_LARGEST_NUMBER = 2**32 - 1
+_DIGITS = re.compile(r"[0-9]{1,20}")
+# Longer texts of a client are not repeated to it whole.
+_SHOWN = 40
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,8 @@ class SubscriptionLine:
         The client's number of the subscription.
     is_last : bool
         Whether the subscription ends with this line.
+    snapshot : bool
+        Whether the book is wanted first.
     """
 
     schema: str
@@ -85,6 +94,7 @@ class SubscriptionLine:
     start: int | None
     number: int
     is_last: bool
+    snapshot: bool = False
 
 
 def fields_of(line: bytes) -> dict[str, str]:
@@ -120,12 +130,16 @@ def is_answer(answer: str, challenge: str, key: str) -> bool:
 def authentication_of(line: bytes) -> Authentication:
     """Read the line that answers the challenge."""
     fields = fields_of(line)
+    _check_word(fields, "encoding", ("dbn",))
+    _check_word(fields, "compression", ("none", "zstd"))
     return Authentication(
         answer=fields.get("auth", ""),
         dataset=fields.get("dataset", ""),
         ts_out=fields.get("ts_out", "0") == "1",
         zstd=fields.get("compression", "none") == "zstd",
-        heartbeat_interval_s=max(_number(fields, "heartbeat_interval_s", _DEFAULT_HEARTBEAT_S), 1),
+        heartbeat_interval_s=_number(
+            fields, "heartbeat_interval_s", _DEFAULT_HEARTBEAT_S, least=1, most=_LONGEST_HEARTBEAT_S
+        ),
         client=fields.get("client", ""),
     )
 
@@ -137,22 +151,36 @@ def subscription_of(fields: dict[str, str]) -> SubscriptionLine:
         schema=fields.get("schema", ""),
         stype_in=fields.get("stype_in", "raw_symbol"),
         symbols=tuple(symbol for symbol in fields.get("symbols", "").split(",") if symbol),
-        start=None if start is None else _number(fields, "start", 0),
-        number=_number(fields, "id", 0),
+        start=None if start is None else _number(fields, "start", 0, most=_LARGEST_TIME),
+        number=_number(fields, "id", 0, most=_LARGEST_NUMBER),
         is_last=fields.get("is_last", "1") == "1",
+        snapshot=fields.get("snapshot", "0") == "1",
     )
 
 
-def _number(fields: dict[str, str], name: str, default: int) -> int:
+def _number(fields: dict[str, str], name: str, default: int, *, least: int = 0, most: int) -> int:
     text = fields.get(name)
     if text is None:
         return default
-    try:
-        return int(text)
-    except ValueError:
+    # Not `int` of whatever it is: that takes digits of every script, and any number of them.
+    number = int(text) if _DIGITS.fullmatch(text) else -1
+    if not least <= number <= most:
         raise DataError(
-            "a field of the client's line is not a number",
+            "not an allowed value",
             column=name,
-            found=repr(text),
-            expected="a whole number",
-        ) from None
+            found=_shown(text),
+            expected=f"a whole number from {least} to {most}",
+        )
+    return number
+
+
+def _check_word(fields: dict[str, str], name: str, words: tuple[str, ...]) -> None:
+    text = fields.get(name, words[0])
+    if text not in words:
+        raise DataError(
+            "not an allowed value", column=name, found=_shown(text), expected=" or ".join(words)
+        )
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "...")

@@ -17,18 +17,18 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import polars as pl
 
-from clustercore._core import decode_dbn, points_to_nanos
-from clustercore.contracts import expiry_of
+from clustercore._core import points_to_nanos
 from clustercore.errors import DataError
-from clustercore.instruments import Instrument, parse_symbol
-from clustercore.sessions import load_sessions
+from clustercore.instruments import parse_symbol
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
+    "BARS",
     "DATASET",
     "MINUTE_NS",
+    "TRADES",
     "UNDEF_TIMESTAMP",
     "GatewayData",
     "encode_bars",
@@ -46,6 +46,8 @@ __all__ = [
 ]
 
 DATASET: Final = "GLBX.MDP3"
+BARS: Final = "ohlcv-1m"
+TRADES: Final = "trades"
 MINUTE_NS: Final = 60 * 10**9
 UNDEF_TIMESTAMP: Final = 2**64 - 1
 
@@ -64,9 +66,18 @@ _STYPES = {
 }
 _PRICES = ("open", "high", "low", "close")
 _BAR_COLUMNS = ("ts_event", *_PRICES, "volume", "symbol", "instrument_id")
-_TRADE_COLUMNS = ("ts_recv", "ts_event", "price", "size", "side", "symbol", "instrument_id")
-_QUARTERS = "HMUZ"
-_MONTHS = "FGHJKMNQUVXZ"
+_TRADE_TYPES = {
+    "ts_recv": pl.Int64,
+    "ts_event": pl.Int64,
+    "price": pl.Int64,
+    "size": pl.UInt32,
+    "side": pl.UInt8,
+    "flags": pl.UInt8,
+    "ts_in_delta": pl.Int32,
+    "sequence": pl.UInt32,
+    "symbol": pl.String,
+    "instrument_id": pl.UInt32,
+}
 # Ids of instruments whose file gives them none, or one that stands for several.
 _FIRST_FREE_ID = 4001
 
@@ -115,6 +126,7 @@ MAPPING = np.dtype(
 SYSTEM = np.dtype([*_HEAD, ("msg", "S303"), ("code", "u1")])
 ERROR = np.dtype([*_HEAD, ("err", "S302"), ("code", "u1"), ("is_last", "u1")])
 
+_TRADE_FIELDS = tuple(name for name in _TRADE_TYPES if name not in {"symbol", "instrument_id"})
 _RTYPES = {BAR: 33, TRADE: 0, MAPPING: 22, SYSTEM: 23, ERROR: 21}
 _WITH_TS_OUT = {
     dtype: np.dtype([*((name, dtype[name]) for name in dtype.names or ()), ("ts_out", "<u8")])
@@ -177,7 +189,7 @@ def encode_trades(
     records["publisher_id"] = _PUBLISHER
     records["instrument_id"] = ids
     records["action"] = b"T"
-    for name in ("ts_event", "price", "size", "side", "ts_recv", "sequence"):
+    for name in _TRADE_FIELDS:
         records[name] = columns[name][rows]
     return records
 
@@ -200,7 +212,7 @@ def encode_system(code: int, text: str, now: int, ts_out: int | None = None) -> 
     """Return a message of the gateway, such as a heartbeat."""
     record = _blank(SYSTEM, 1, ts_out)
     record["ts_event"] = now
-    record["msg"] = text.encode()
+    record["msg"] = _text_bytes(text, SYSTEM["msg"])
     record["code"] = code
     return record.tobytes()
 
@@ -209,10 +221,15 @@ def encode_error(code: int, text: str, now: int, ts_out: int | None = None) -> b
     """Return an error message of the gateway."""
     record = _blank(ERROR, 1, ts_out)
     record["ts_event"] = now
-    record["err"] = text.encode()
+    record["err"] = _text_bytes(text, ERROR["err"])
     record["code"] = code
     record["is_last"] = 1
     return record.tobytes()
+
+
+def _text_bytes(text: str, kind: np.dtype[Any]) -> bytes:
+    """Return what fits of a text, its last character whole and a zero behind it."""
+    return text.encode()[: kind.itemsize - 1].decode(errors="ignore").encode()
 
 
 def encode_metadata(
@@ -223,6 +240,8 @@ def encode_metadata(
     stype_in: str | None = None,
     ts_out: bool = False,
     symbols: Sequence[str] = (),
+    not_found: Sequence[str] = (),
+    limit: int | None = None,
     mappings: Sequence[tuple[str, Sequence[tuple[date, date, str]]]] = (),
     version: int = 3,
 ) -> bytes:
@@ -236,8 +255,10 @@ def encode_metadata(
         None in a live session.
     ts_out : bool, default False
         Whether records carry the instant of their sending.
-    symbols : sequence of str
-        What was asked for.
+    symbols, not_found : sequence of str
+        What was asked for, and what of it there is not.
+    limit : int, optional
+        How many records were asked for at most.
     mappings : sequence of (str, sequence of (date, date, str))
         By symbol: from a date until a date (exclusive) it was this one.
     version : int, default 3
@@ -249,14 +270,14 @@ def encode_metadata(
         _NOTHING_U16 if schema is None else _SCHEMAS[schema],
         start,
         UNDEF_TIMESTAMP if end is None else end,
-        0,
+        limit or 0,
         _NOTHING_U8 if stype_in is None else _STYPES[stype_in],
         _STYPES["instrument_id"],
         ts_out,
         _SYMBOL_LENGTH,
     )
     parts = [body, struct.pack("<I", 0)]
-    parts += _symbol_list(symbols) + _symbol_list(()) + _symbol_list(())
+    parts += _symbol_list(symbols) + _symbol_list(()) + _symbol_list(not_found)
     parts.append(struct.pack("<I", len(mappings)))
     for symbol, intervals in mappings:
         parts += [_symbol_bytes(symbol), struct.pack("<I", len(intervals))]
@@ -275,7 +296,8 @@ def _symbol_list(symbols: Sequence[str]) -> list[bytes]:
 
 
 def _symbol_bytes(symbol: str) -> bytes:
-    return symbol.encode().ljust(_SYMBOL_LENGTH, b"\0")
+    # One that is too long cannot be said; what there is is never so long.
+    return symbol.encode()[: _SYMBOL_LENGTH - 1].ljust(_SYMBOL_LENGTH, b"\0")
 
 
 def _yyyymmdd(day: date) -> int:
@@ -290,6 +312,8 @@ def encode_dbn(
     end: int,
     symbols: Sequence[str] = (),
     stype_in: str = "raw_symbol",
+    not_found: Sequence[str] = (),
+    limit: int | None = None,
 ) -> bytes:
     """Return a frame of bars or trades as an uncompressed DBN file.
 
@@ -305,6 +329,10 @@ def encode_dbn(
         What was asked for; the symbols of the rows when left out.
     stype_in : str, default "raw_symbol"
         What kind of symbols these are.
+    not_found : sequence of str
+        Those of them that mean nothing.
+    limit : int, optional
+        How many rows were asked for at most.
 
     Notes
     -----
@@ -319,6 +347,8 @@ def encode_dbn(
         schema=schema,
         stype_in=stype_in,
         symbols=list(symbols) or pairs["symbol"].to_list(),
+        not_found=not_found,
+        limit=limit,
         mappings=[
             (symbol, [(_day_of(start), until, str(number))]) for symbol, number in pairs.iter_rows()
         ],
@@ -366,8 +396,9 @@ class GatewayData:
         ``ts_event`` Int64 (ns UTC, start of the bar), ``open high low close`` Int64 (1e-9),
         ``volume`` Int64, ``symbol`` String, ``instrument_id`` UInt32; by time, then symbol.
     trades : polars.DataFrame
-        ``ts_recv ts_event`` Int64 (ns UTC), ``price`` Int64 (1e-9), ``size`` UInt32, ``side``
-        UInt8, ``sequence`` UInt32, ``symbol``, ``instrument_id``; in order of ``ts_recv``.
+        ``ts_recv ts_event`` Int64 (ns UTC), ``price`` Int64 (1e-9), ``size`` UInt32, ``side flags``
+        UInt8, ``ts_in_delta`` Int32, ``sequence`` UInt32, ``symbol``, ``instrument_id``; in order
+        of ``ts_recv``.
     source : str
         Where it comes from.
     simulated : bool
@@ -381,30 +412,29 @@ class GatewayData:
 
     @classmethod
     def from_files(cls, paths: Iterable[str | Path]) -> GatewayData:
-        """Read DBN files of one-minute bars and of trades.
+        """Read DBN files of one-minute bars, of trades, and recordings of live sessions.
 
         Parameters
         ----------
         paths : iterable of str or Path
             ``.dbn`` and ``.dbn.zst`` files; of several roots if need be.
 
+        Raises
+        ------
+        DataError
+            A file is of another dataset, or holds neither bars of one minute nor trades.
+
         Notes
         -----
         A file of a continuous symbol such as ``ES.c.0`` is served under the months in front by the
         calendar, as a live stream only ever carries months.
         """
-        from clustercore.sources.dbn import load_dbn
+        from clustercore.gateway.files import read_files
 
         files = [Path(path) for path in paths]
-        bars: list[pl.DataFrame] = []
-        trades: list[pl.DataFrame] = []
-        for file in files:
-            decoded = decode_dbn(file)
-            if decoded["trades"] and "trades" in decoded["trades"]:
-                trades.append(_trades_of(load_dbn(file, None).frame, decoded["trades"]["trades"]))
-            else:
-                bars.append(_bars_of(load_dbn(file, "1m").frame, decoded["bars"]["ohlcv-1m"]))
-        return _assembled(bars, trades, ", ".join(file.name for file in files))
+        read = read_files(files)
+        source = ", ".join(file.name for file in files)
+        return _assembled(read.bars, read.trades, source, simulated=read.simulated)
 
     @classmethod
     def from_bars(
@@ -423,8 +453,9 @@ class GatewayData:
             ``ts_event`` (Datetime UTC or Int64 ns), ``open high low close`` (Float64 points or
             Int64 1e-9), ``volume``, ``symbol``; ``instrument_id`` where it is known.
         trades : polars.DataFrame, optional
-            ``ts_recv``, ``price``, ``size``, ``symbol``; ``ts_event``, ``side``, ``instrument_id``
-            where they are known.
+            ``ts_recv``, ``price``, ``size``, ``symbol``; ``ts_event``, ``side``, ``flags``,
+            ``ts_in_delta``, ``sequence``, ``instrument_id`` where they are known. A trade without
+            a sequence gets its place in the data as one.
         source : str
             What to call it.
         simulated : bool, default False
@@ -524,58 +555,6 @@ def sample_parent_data(
     return GatewayData.from_bars(pl.concat(frames), source=source, simulated=True)
 
 
-def _bars_of(frame: pl.DataFrame, decoded: Mapping[str, Any]) -> pl.DataFrame:
-    bars = pl.DataFrame(
-        {
-            "ts_event": decoded["ts_event"],
-            **{name: decoded[name] for name in _PRICES},
-            "volume": decoded["volume"],
-            "instrument_id": decoded["instrument_id"],
-        }
-    ).with_columns(frame["symbol"])
-    return _with_months(bars, "ts_event")
-
-
-def _trades_of(frame: pl.DataFrame, decoded: Mapping[str, Any]) -> pl.DataFrame:
-    columns = ("ts_recv", "ts_event", "price", "size", "side", "instrument_id")
-    trades = pl.DataFrame({name: decoded[name] for name in columns})
-    return _with_months(trades.with_columns(frame["symbol"]), "ts_recv")
-
-
-def _with_months(frame: pl.DataFrame, time: str) -> pl.DataFrame:
-    """Name the rows of continuous symbols after the month in front, by the calendar."""
-    names = frame["symbol"].unique().drop_nulls().to_list()
-    continuous = [
-        name for name in names if parse_symbol(name.partition("@")[0]).kind == "continuous"
-    ]
-    if not continuous:
-        return frame
-    parts = [frame.filter(~pl.col("symbol").is_in(continuous))]
-    for name in continuous:
-        rows = frame.filter(pl.col("symbol") == name)
-        parts.append(rows.with_columns(symbol=_front_months(rows[time], root_of(name))))
-    # One id stood for all of the months; each gets its own.
-    return pl.concat(parts).with_columns(instrument_id=pl.lit(0, dtype=pl.UInt32))
-
-
-def _front_months(times: pl.Series, root: str) -> pl.Series:
-    known = root in Instrument.roots()
-    sessions = load_sessions(Instrument.builtin(root).calendar) if known else load_sessions()
-    place = sessions.locate(times.cast(pl.Datetime("ns")).dt.replace_time_zone("UTC"))
-    days = times.cast(pl.Datetime("ns")).dt.date()
-    trade_dates = sessions.frame["trade_date"].gather(place.clip(lower_bound=0))
-    dated = pl.select(pl.when(place >= 0).then(trade_dates).otherwise(days).alias("day"))["day"]
-    names = {day: _front_month(root, day) for day in dated.unique().to_list()}
-    return dated.replace_strict(names, return_dtype=pl.String).alias("symbol")
-
-
-def _front_month(root: str, day: date) -> str:
-    quarterly = root in {"ES", "MES", "NQ", "MNQ", "YM", "MYM", "RTY", "M2K"}
-    months = _QUARTERS if quarterly else _MONTHS
-    symbols = [f"{root}{code}{year % 10}" for year in (day.year, day.year + 1) for code in months]
-    return min(symbols, key=lambda symbol: expiry_of(symbol, day))
-
-
 def _plain(frame: pl.DataFrame, prices: Sequence[str]) -> pl.DataFrame:
     """Return times as Int64 ns and prices as Int64 1e-9."""
     columns = [
@@ -616,8 +595,9 @@ def _assembled(
     bar_rows = bar_rows.sort("ts_event", "symbol").rechunk()
     _refuse_twice(bar_rows, source)
     trade_rows = trade_rows.sort("ts_recv", maintain_order=True)
-    sequence = pl.int_range(1, len(trade_rows) + 1, dtype=pl.UInt32, eager=True).alias("sequence")
-    return GatewayData(bar_rows, trade_rows.with_columns(sequence).rechunk(), source, simulated)
+    place = pl.int_range(1, pl.len() + 1, dtype=pl.UInt32)
+    trade_rows = trade_rows.with_columns(pl.col("sequence").fill_null(place)).rechunk()
+    return GatewayData(bar_rows, trade_rows, source, simulated)
 
 
 def _refuse_twice(bars: pl.DataFrame, source: str) -> None:
@@ -646,19 +626,18 @@ def _bar_columns(frame: pl.DataFrame | None) -> pl.DataFrame:
 
 def _trade_columns(frame: pl.DataFrame | None) -> pl.DataFrame:
     if frame is None:
-        frame = pl.DataFrame(schema=dict.fromkeys(_TRADE_COLUMNS, pl.Int64))
-    known = {"ts_event": pl.col("ts_recv"), "side": pl.lit(ord("N")), "instrument_id": pl.lit(0)}
+        return pl.DataFrame(schema=_TRADE_TYPES)
+    known = {
+        "ts_event": pl.col("ts_recv"),
+        "side": pl.lit(ord("N")),
+        "flags": pl.lit(0),
+        "ts_in_delta": pl.lit(0),
+        "sequence": pl.lit(None),
+        "instrument_id": pl.lit(0),
+    }
     missing = {name: value for name, value in known.items() if name not in frame.columns}
-    return (
-        frame.with_columns(**missing)
-        .select(_TRADE_COLUMNS)
-        .with_columns(
-            pl.col("ts_recv", "ts_event", "price").cast(pl.Int64),
-            pl.col("size", "instrument_id").cast(pl.UInt32),
-            pl.col("side").cast(pl.UInt8),
-            pl.col("symbol").cast(pl.String),
-        )
-    )
+    columns = [pl.col(name).cast(kind) for name, kind in _TRADE_TYPES.items()]
+    return frame.with_columns(**missing).select(columns)
 
 
 def _ids_of(parts: Sequence[pl.DataFrame]) -> dict[str, int]:

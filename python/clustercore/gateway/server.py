@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import ipaddress
 import math
 import socket
@@ -16,8 +17,9 @@ import numpy as np
 
 from clustercore.errors import ConfigError, InternalError
 from clustercore.gateway.channel import Channel
-from clustercore.gateway.faults import STREAM_FAULTS, Fault, FaultScript
-from clustercore.gateway.market import MarketTime, Schedule, seconds
+from clustercore.gateway.faults import BAR_FAULTS, STREAM_FAULTS, Fault, FaultScript
+from clustercore.gateway.limits import RateLimit
+from clustercore.gateway.market import Closing, MarketTime, Schedule, seconds
 from clustercore.gateway.protocol import REHEARSAL_KEY
 from clustercore.gateway.records import DATASET, GatewayData
 from clustercore.gateway.session import Connection, Session
@@ -32,6 +34,21 @@ _BACKLOG = 100
 _IDLE_S = 0.5
 # A refused connection cannot be seen by the listener: it stays away for at least this long.
 _DOWN_S = 0.3
+# Errors of one connection, or of a moment: they end nothing but that.
+_PASSING = frozenset(
+    {
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOBUFS,
+        errno.ENOMEM,
+        errno.ECONNABORTED,
+        errno.EPROTO,
+        errno.EPERM,
+    }
+)
+_PASSING_S = 0.1
+_FASTEST = 1e9
+_LAST_PORT = 65_535
 
 
 class Gateway:
@@ -71,6 +88,16 @@ class Gateway:
         How far back a replay may begin.
     max_sessions : int, default 10
         More are refused as at the real gateway.
+    auth_timeout_s : float, default 30
+        Real seconds that a client has to answer the challenge. Who does not is cut off, as idle
+        connections would use up what this process may open.
+    connections_per_s : int, optional
+        More new connections are closed at once; at the real gateway 5. By default there is no
+        limit: where the market waits for its clients, all attempts of a test fall into the same
+        instant. A second is one of the market, or of this machine where the market stands still.
+    subscriptions_per_s : int, optional
+        More subscriptions of a session are answered later; at the real gateway 10. By default there
+        is no limit.
 
     Examples
     --------
@@ -99,9 +126,18 @@ class Gateway:
         key: str = REHEARSAL_KEY,
         replay_limit_s: float = 86_400.0,
         max_sessions: int = 10,
+        auth_timeout_s: float = 30.0,
+        connections_per_s: int | None = None,
+        subscriptions_per_s: int | None = None,
     ) -> None:
         _check_host(host)
-        _check_settings(speed, bar_delay_s, eoi_delay_s, at_end)
+        _check_settings(
+            port=port,
+            speed=speed,
+            bar_delay_s=bar_delay_s,
+            eoi_delay_s=eoi_delay_s,
+            at_end=at_end,
+        )
         self.data = data
         self.host = host
         self.port = port
@@ -109,11 +145,16 @@ class Gateway:
         self.key = key
         self.dataset = DATASET
         self.max_sessions = max_sessions
+        self.auth_timeout_s = auth_timeout_s
         self.replay_limit_ns = seconds(replay_limit_s)
         self.connections: list[Connection] = []
         self.live_bars = 0
         begin = data.span[0] if start is None else start
         self.market = MarketTime(begin, speed)
+        self._connection_limit = RateLimit(connections_per_s, self.market.now, "connections_per_s")
+        # One a session; made here so that a number that cannot be is refused here.
+        RateLimit(subscriptions_per_s, self.market.now, "subscriptions_per_s")
+        self.subscriptions_per_s = subscriptions_per_s
         self.schedule = Schedule(
             data,
             start=begin,
@@ -123,7 +164,10 @@ class Gateway:
             speed=speed,
         )
         self.resolver = Resolver(data)
-        self.script = FaultScript(faults)
+        script = list(faults)
+        for fault in script:
+            _check_fault(fault, data)
+        self.script = FaultScript(script)
         self.ids = np.array([data.ids[symbol] for symbol in data.symbols], dtype=np.uint32)
         self._hold = math.isinf(speed) if hold is None else hold
         self._wait_for = wait_for
@@ -198,6 +242,7 @@ class Gateway:
         """Add a fault to the script; one without a moment happens at once."""
         if self._loop is None:
             raise ConfigError("the gateway is not open yet", field="fault", found=fault.kind)
+        _check_fault(fault, self.data)
         self._loop.call_soon_threadsafe(self._inject, fault)
 
     def _inject(self, fault: Fault) -> None:
@@ -218,9 +263,20 @@ class Gateway:
             self._answering.clear()
         self.change()
 
+    async def until_answering(self) -> None:
+        """Wait for the end of an outage."""
+        await self._answering.wait()
+
     def open_sessions(self) -> int:
         """Return how many sessions are authenticated."""
         return sum(session.authenticated for session in self._sessions)
+
+    async def give_another_id(self, place: int) -> None:
+        """Give an instrument another id, and tell everybody who asked for it."""
+        number = int(self.ids.max()) + 1
+        self.ids[place] = number
+        for session in tuple(self._sessions):
+            await session.give_another_id(place, number)
 
     # -- the thread
 
@@ -271,11 +327,16 @@ class Gateway:
             await self._up.wait()
             try:
                 client, _ = await loop.sock_accept(self._listener)
-            except OSError:
-                if self._up.is_set():
+            except OSError as error:
+                if error.errno in _PASSING:
+                    await asyncio.sleep(_PASSING_S)
+                elif self._up.is_set():
                     raise
                 continue
-            self._spawn(self._attend(client))
+            if self._connection_limit.admits():
+                self._spawn(self._attend(client))
+            else:
+                client.close()
 
     async def let_down(self) -> None:
         """Cut everybody off and refuse connections for a while, where the script says so."""
@@ -298,16 +359,24 @@ class Gateway:
         self._up.set()
 
     async def _attend(self, client: socket.socket) -> None:
-        reader, writer = await asyncio.open_connection(sock=client)
+        try:
+            reader, writer = await asyncio.open_connection(sock=client)
+            channel = Channel(reader, writer)
+        except OSError:
+            # It was gone before it was looked at.
+            client.close()
+            return
         journal = Connection(len(self.connections) + 1, self.market.now())
         self.connections.append(journal)
-        session = Session(self, Channel(reader, writer), journal)
+        session = Session(self, channel, journal)
         self._sessions.add(session)
+        heart = self._spawn(session.keep_alive())
         try:
-            await self._answering.wait()
+            await self.until_answering()
             journal.opened = self.market.now()
             await session.run()
         finally:
+            heart.cancel()
             session.close("gateway closed")
             await session.channel.gone()
             self._sessions.discard(session)
@@ -381,12 +450,15 @@ class Gateway:
             self._answering.set()
         self.script.arm(now=instant)
         due = self.schedule.take(instant)
-        streaming = self._streaming()
-        for session in streaming:
+        for session in self._streaming():
             await session.deliver(due)
-        ends = self._announced(due.ends)
-        for session in streaming:
-            await session.announce(ends)
+        for end in self._announced(due.ends):
+            closing = Closing(end, due.bars.stop, due.trades.stop)
+            for session in self._sessions:
+                session.note(closing)
+        # Whoever has gone live meanwhile is told as well.
+        for session in self._streaming():
+            await session.announce()
             await session.heartbeat(forced=jumps)
         await self._let_happen()
 
@@ -408,7 +480,9 @@ class Gateway:
             fault = self.script.take(STREAM_FAULTS)
             if fault is None:
                 return
-            for session in streaming:
+            # An instrument gets another id once, and everybody is told.
+            sufferers = streaming[:1] if fault.kind == "mapping_change" else streaming
+            for session in sufferers:
                 if session.live:
                     await session.suffer(fault)
 
@@ -420,23 +494,27 @@ class Gateway:
             return
         self._finished.set()
         streaming = self._streaming()
-        if not streaming:
+        fault_at = self.script.next_instant()
+        if not streaming and (self._hold or fault_at is None):
             self.market.hold()
             await self._changed.wait()
             return
-        last = max(session.heartbeat_at() for session in streaming)
-        if math.isinf(self.speed) and self._at_end == "hold":
+        beats = [session.heartbeat_at() for session in streaming]
+        closes = self._at_end == "close" and fault_at is None
+        instant = max(beats) if closes else min([*beats, *([] if fault_at is None else [fault_at])])
+        if math.isinf(self.speed) and self._at_end == "hold" and fault_at is None:
             await asyncio.sleep(_IDLE_S)
-        instant = last if self._at_end == "close" else min(s.heartbeat_at() for s in streaming)
-        if not await self._pace(instant, jumps=False):
+        if not await self._pace(max(instant, self.market.now()), jumps=False):
             return
         self.market.reach(instant)
+        self.script.arm(now=instant)
         for session in streaming:
-            if self._at_end == "close":
+            if closes:
                 await session.channel.flush()
                 session.close("end of data")
             else:
                 await session.heartbeat()
+        await self._let_happen()
 
 
 def _listener(host: str, port: int) -> socket.socket:
@@ -479,9 +557,13 @@ def _check_host(host: str) -> None:
         )
 
 
-def _check_settings(speed: float, bar_delay_s: float, eoi_delay_s: float, at_end: str) -> None:
+def _check_settings(
+    *, port: int, speed: float, bar_delay_s: float, eoi_delay_s: float, at_end: str
+) -> None:
+    is_speed = 0 < speed <= _FASTEST or speed == math.inf
     checks = (
-        (speed > 0, "speed", speed, "more than 0"),
+        (0 <= port <= _LAST_PORT, "port", port, f"0 to {_LAST_PORT}"),
+        (is_speed, "speed", speed, f"more than 0, up to {_FASTEST:.0e}, or inf"),
         (bar_delay_s >= 0, "bar_delay_s", bar_delay_s, "0 or more"),
         (eoi_delay_s >= bar_delay_s, "eoi_delay_s", eoi_delay_s, "at least bar_delay_s"),
         (at_end in {"hold", "close"}, "at_end", at_end, '"hold" or "close"'),
@@ -491,3 +573,15 @@ def _check_settings(speed: float, bar_delay_s: float, eoi_delay_s: float, at_end
             raise ConfigError(
                 "not an allowed value", field=name, found=str(found), expected=expected
             )
+
+
+def _check_fault(fault: Fault, data: GatewayData) -> None:
+    """Refuse a fault that could never happen: without bars there is none to count or to spoil."""
+    if len(data.frame) or (fault.after_bars is None and fault.kind not in BAR_FAULTS):
+        return
+    raise ConfigError(
+        "the data has no bars, so this fault would never happen; give it an instant with `at`",
+        field="fault",
+        found=fault.kind if fault.after_bars is None else f"{fault.kind} after_bars",
+        expected=f"data with bars, or a fault other than {', '.join(BAR_FAULTS)}",
+    )

@@ -5,21 +5,30 @@ from __future__ import annotations
 import asyncio
 import math
 import secrets
-from collections.abc import Iterable
+import time
+from collections import deque
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from clustercore.errors import DataError
 from clustercore.gateway import protocol, records
 from clustercore.gateway.channel import Channel
-from clustercore.gateway.disturbances import disturb
-from clustercore.gateway.faults import CONNECTION_FAULTS, STREAM_FAULTS, Fault, FaultScript
-from clustercore.gateway.market import Due, MarketTime, Schedule, seconds
-from clustercore.gateway.records import GatewayData
-from clustercore.gateway.symbols import Resolver
+from clustercore.gateway.disturbances import Sample, disturb
+from clustercore.gateway.faults import (
+    BAR_FAULTS,
+    CONNECTION_FAULTS,
+    HARMLESS_FAULTS,
+    STREAM_FAULTS,
+    Fault,
+    FaultScript,
+)
+from clustercore.gateway.limits import RateLimit
+from clustercore.gateway.market import Closing, Due, MarketTime, Schedule, seconds
+from clustercore.gateway.records import BARS, TRADES, GatewayData
+from clustercore.gateway.symbols import STYPES, Resolver
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,9 +37,6 @@ __all__ = ["Connection", "Desk", "Session"]
 
 HEARTBEAT, SUBSCRIBED, SLOW_READER, REPLAYED, END_OF_INTERVAL = 0, 1, 2, 3, 4
 BAD_SUBSCRIPTION, UNRESOLVED, AGED_OUT = 5, 4, 8
-BARS: Final = "ohlcv-1m"
-TRADES: Final = "trades"
-
 _REPLAY_ROWS = 8192
 _TRADE_ROWS = 65_536
 # A client that leaves more than this unread is warned, and later cut off.
@@ -38,7 +44,20 @@ _UNREAD = 1 << 18
 _MOST_UNREAD = 1 << 26
 _MID_RECORD = 20
 _NOBODY = np.zeros(0, dtype=np.int64)
-_NEXT_BAR_FAULTS = ("drop_bar", "fin_mid_record", "reorder")
+# How often a session that is not live yet is looked at, real seconds.
+_LOOK_S = 0.25
+_NEXT_BAR_FAULTS = ("drop_bar", "fin_mid_record", "reorder", "unknown_rtype_beside_bar")
+_GREETING = f"lsg_version={protocol.LSG_VERSION}\n".encode()
+# What faults send in place of the first line, and then nothing.
+_FIRST_LINES = {
+    "accept_then_close": b"",
+    "garbage_greeting": b"#!garbage\n",
+    "greeting_without_equals": _GREETING.replace(b"=", b""),
+    "silence": b"",
+    "silence_after_greeting": _GREETING,
+}
+# What they put behind the answer to a key.
+_REPLY_ENDS = {"extra_auth_field": "|plan=standard", "trailing_pipe": "|"}
 
 
 @dataclass
@@ -92,7 +111,9 @@ class Desk(Protocol):
     data: GatewayData
     speed: float
     max_sessions: int
+    auth_timeout_s: float
     replay_limit_ns: int
+    subscriptions_per_s: int | None
     market: MarketTime
     schedule: Schedule
     resolver: Resolver
@@ -106,19 +127,26 @@ class Desk(Protocol):
     def begin_outage(self, outage_s: float) -> None:
         """Let market time pass before anybody is answered again."""
 
+    async def until_answering(self) -> None:
+        """Wait for the end of an outage."""
+
     def open_sessions(self) -> int:
         """Return how many sessions are authenticated."""
 
     async def let_down(self) -> None:
         """Cut everybody off and refuse connections for a while, where the script says so."""
 
+    async def give_another_id(self, place: int) -> None:
+        """Give an instrument another id, and tell everybody who asked for it."""
+
 
 @dataclass
 class _Subscription:
     schema: str
-    number: int
-    mask: NDArray[np.bool_]
     start: int | None
+    # What each of its symbols means.
+    places: dict[str, list[int]]
+    mask: NDArray[np.bool_]
 
 
 class Session:
@@ -146,8 +174,16 @@ class Session:
         self._partial: dict[int, list[str]] = {}
         nothing = np.zeros(len(desk.schedule.symbols), dtype=np.bool_)
         self._masks = {BARS: nothing, TRADES: nothing}
+        self._subscription_limit = RateLimit(
+            desk.subscriptions_per_s, desk.market.now, "subscriptions_per_s"
+        )
         self._heartbeat_ns = seconds(connection.heartbeat_interval_s)
         self._last_sent = connection.opened
+        self._last_written = time.monotonic()
+        self._begun = False
+        self._ids = desk.ids
+        self._closings: deque[Closing] = deque()
+        self._takes_closings = False
         self._warned = False
         self._expected: list[Fault] = []
         self._withheld: int | None = None
@@ -161,6 +197,7 @@ class Session:
         if self._broken:
             return
         self._last_sent = self.desk.market.now()
+        self._last_written = time.monotonic()
         await self.channel.send(content)
         waiting = self.channel.waiting
         if waiting <= _UNREAD:
@@ -205,28 +242,33 @@ class Session:
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass
         except DataError as error:
-            await self.fatal(BAD_SUBSCRIPTION, str(error))
+            await self._refuse(str(error))
         finally:
             self.close("client")
+
+    async def _refuse(self, text: str) -> None:
+        """Say what was wrong in the words of the phase: a line of text, or a record."""
+        if not self.authenticated:
+            self.channel.write(f"success=0|error={text}\n".encode())
+            self.close(text)
+            return
+        if not self._begun:
+            self._begin_records()
+        await self.fatal(BAD_SUBSCRIPTION, text)
 
     async def _handshake(self) -> bool:
         fault = self.desk.script.take(CONNECTION_FAULTS)
         kind = "" if fault is None else fault.kind
         if fault is not None:
-            self.journal.faults.append(kind)
-            if kind in {"accept_then_close", "close_before_auth_reply"} or "reject" in kind:
-                self.desk.begin_outage(fault.outage_s)
-            else:
-                self.outage_at_end = fault.outage_s
-        if kind == "accept_then_close":
-            self.close(kind)
-            return False
-        if kind == "silence":
-            await self.channel.reader.read()
+            self._meet(fault)
+        if not await self._greet(kind):
             return False
         challenge = secrets.token_hex(16)
-        self.channel.write(f"lsg_version={protocol.LSG_VERSION}\ncram={challenge}\n".encode())
-        asked = protocol.authentication_of(await self.channel.line())
+        self.channel.write(f"cram={challenge}\n".encode())
+        asked = protocol.authentication_of(await self._answer())
+        if fault is not None and kind == "slow_auth":
+            self.desk.begin_outage(fault.delay_s)
+            await self.desk.until_answering()
         if kind == "close_before_auth_reply":
             self.close(kind)
             return False
@@ -235,8 +277,38 @@ class Session:
             self.channel.write(f"success=0|error={refusal}\n".encode())
             self.close(refusal)
             return False
-        self._accept(asked)
+        self._accept(asked, _REPLY_ENDS.get(kind, ""))
         return await self._until_started(kind)
+
+    def _meet(self, fault: Fault) -> None:
+        """Begin the outage of a fault: at once where it ends the session at once."""
+        self.journal.faults.append(fault.kind)
+        if "close" in fault.kind or "reject" in fault.kind:
+            self.desk.begin_outage(fault.outage_s)
+        elif fault.kind not in HARMLESS_FAULTS:
+            self.outage_at_end = fault.outage_s
+
+    async def _greet(self, kind: str) -> bool:
+        """Send the first line, or what a fault makes of it; return whether the session goes on."""
+        self.channel.write(_FIRST_LINES.get(kind, _GREETING))
+        if "close_after" in kind or kind == "accept_then_close":
+            self.close(kind)
+            return False
+        if kind in _FIRST_LINES:
+            # The client goes, at once or when it has waited long enough.
+            while await self.channel.reader.read(_UNREAD):
+                pass
+            return False
+        return True
+
+    async def _answer(self) -> bytes:
+        """Return the line that answers the challenge; who does not answer is not waited for."""
+        try:
+            async with asyncio.timeout(self.desk.auth_timeout_s):
+                return await self.channel.line()
+        except TimeoutError:
+            self.close("no answer to the challenge")
+            raise ConnectionAbortedError from None
 
     def _refusal(self, asked: protocol.Authentication, challenge: str, kind: str) -> str:
         if kind == "limit_reject" or self.desk.open_sessions() >= self.desk.max_sessions:
@@ -248,7 +320,7 @@ class Session:
             return f"Invalid dataset {asked.dataset}, this gateway serves {self.desk.dataset}"
         return ""
 
-    def _accept(self, asked: protocol.Authentication) -> None:
+    def _accept(self, asked: protocol.Authentication, end: str) -> None:
         self.authenticated = True
         self.journal.client = asked.client
         self.journal.dataset = asked.dataset
@@ -256,7 +328,7 @@ class Session:
         self.journal.zstd = asked.zstd
         self.journal.heartbeat_interval_s = asked.heartbeat_interval_s
         self._heartbeat_ns = seconds(asked.heartbeat_interval_s)
-        self.channel.write(f"success=1|session_id={1000 + self.journal.number}\n".encode())
+        self.channel.write(f"success=1|session_id={1000 + self.journal.number}{end}\n".encode())
         if asked.zstd:
             self.channel.compress()
 
@@ -272,22 +344,34 @@ class Session:
         if fault == "freeze_before_metadata":
             self.break_off(self.outage_at_end)
             return True
-        self._begin_records(version=9 if fault == "future_version" else 3)
-        if fault in {"freeze_after_metadata", "future_version"}:
+        self._begin_records(fault)
+        if fault in {"bad_header", "freeze_after_metadata", "future_version"}:
             self.break_off(self.outage_at_end)
             return True
         for line in waiting:
             await self._subscribe(line, replay=True)
+        await self._tell_the_market()
         if not self.channel.closed:
             await self._catch_up()
         return not self.channel.closed
 
-    def _begin_records(self, version: int) -> None:
-        now = self.desk.market.now()
-        header = records.encode_metadata(start=now, ts_out=self.journal.ts_out, version=version)
-        # What a rehearsal has to know and a real gateway has no need to say.
+    def _begin_records(self, fault: str = "") -> None:
+        """Send the header, or what a fault makes of it."""
+        self._begun = True
+        self._ids = self.desk.ids.copy()
+        header = records.encode_metadata(
+            start=self.desk.market.now(),
+            ts_out=self.journal.ts_out,
+            version=9 if fault == "future_version" else 3,
+            symbols=["OTHER"] if fault == "other_metadata" else [],
+        )
+        self.channel.write(header[::-1] if fault == "bad_header" else header)
+
+    async def _tell_the_market(self) -> None:
+        """Say what a rehearsal has to know and a real gateway has no need to say."""
         told = f"speed={self.desk.speed:g}{' simulated' if self.desk.data.simulated else ''}"
-        self.channel.write(header + self.system(HEARTBEAT, told))
+        if not self.channel.closed:
+            await self.send(self.system(HEARTBEAT, told))
 
     async def _listen(self) -> None:
         """Take the subscriptions that come after the start, until the client goes."""
@@ -303,30 +387,55 @@ class Session:
         symbols += line.symbols
         if not line.is_last:
             return
+        await self._subscription_limit.wait()
         del self._partial[line.number]
-        if line.schema not in self._masks:
-            await self.fatal(BAD_SUBSCRIPTION, f"Invalid schema {line.schema}")
+        problem = self._problem_of(line, symbols)
+        if problem:
+            await self.fatal(BAD_SUBSCRIPTION, problem)
             return
-        text = f"Subscription request {line.number} for {line.schema} data succeeded"
-        content = self.system(SUBSCRIBED, text)
-        now = self.desk.market.now()
-        mask = np.zeros(len(self.desk.schedule.symbols), dtype=np.bool_)
-        for symbol in symbols:
-            places = self.desk.resolver.resolve(symbol, line.stype_in, now)
-            if not places:
-                content += self.error(UNRESOLVED, f"Failed to resolve symbol: {symbol}")
-            for place in places:
-                mask[place] = True
-                content += self.mapping(place, symbol)
-        self._masks[line.schema] = self._masks[line.schema] | mask
         start = line.start if replay else None
+        subscription = self._resolved(line, symbols, start)
+        self._masks[line.schema] = self._masks[line.schema] | subscription.mask
+        await self.send(self._acknowledgement(line, subscription))
+        now = self.desk.market.now()
         if start is not None and 0 < start < now - self.desk.replay_limit_ns:
-            await self.send(content)
+            # Who has to ask history instead has to know how late it is.
+            await self._tell_the_market()
             window = timedelta(seconds=self.desk.replay_limit_ns // 10**9)
             await self.fatal(AGED_OUT, f"Replay start is more than {window} ago")
             return
-        self._subscriptions.append(_Subscription(line.schema, line.number, mask, start))
-        await self.send(content)
+        self._subscriptions.append(subscription)
+
+    def _problem_of(self, line: protocol.SubscriptionLine, symbols: list[str]) -> str:
+        if line.schema not in self._masks:
+            return f"Invalid schema {line.schema}"
+        if line.stype_in not in STYPES:
+            return f"Invalid stype_in {line.stype_in}"
+        if line.snapshot:
+            return f"Snapshot is not available for schema {line.schema}"
+        return "" if symbols else f"No symbols in subscription request {line.number}"
+
+    def _resolved(
+        self, line: protocol.SubscriptionLine, symbols: list[str], start: int | None
+    ) -> _Subscription:
+        now = self.desk.market.now()
+        places = {
+            symbol: self.desk.resolver.resolve(symbol, line.stype_in, now) for symbol in symbols
+        }
+        mask = np.zeros(len(self.desk.schedule.symbols), dtype=np.bool_)
+        mask[[place for found in places.values() for place in found]] = True
+        return _Subscription(line.schema, start, places, mask)
+
+    def _acknowledgement(
+        self, line: protocol.SubscriptionLine, subscription: _Subscription
+    ) -> bytes:
+        text = f"Subscription request {line.number} for {line.schema} data succeeded"
+        content = [self.system(SUBSCRIBED, text)]
+        for symbol, places in subscription.places.items():
+            if not places:
+                content.append(self.error(UNRESOLVED, f"Failed to resolve symbol: {symbol}"))
+            content += [self.mapping(place, symbol) for place in places]
+        return b"".join(content)
 
     # -- messages
 
@@ -348,7 +457,27 @@ class Session:
         if asked == "ALL_SYMBOLS":
             asked = raw
         now = self.desk.market.now()
-        return records.encode_mapping(int(self.desk.ids[place]), asked, raw, now, self._stamp())
+        return records.encode_mapping(int(self._ids[place]), asked, raw, now, self._stamp())
+
+    async def give_another_id(self, place: int, number: int) -> None:
+        """Tell the client another id of an instrument, once for each time that it asked for it.
+
+        The records after the message have the new id, and none before it.
+        """
+        if not self._begun:
+            return
+        before, self._ids = self._ids, self._ids.copy()
+        self._ids[place] = number
+        content = b"".join(
+            self.mapping(place, symbol)
+            for subscription in self._subscriptions
+            for symbol, places in subscription.places.items()
+            if place in places
+        )
+        after, self._ids = self._ids, before
+        if content:
+            await self.send(content)
+        self._ids = after
 
     async def fatal(self, code: int, text: str, outage_s: float = 0.0) -> None:
         """Send an error that ends the session, then FIN."""
@@ -366,30 +495,44 @@ class Session:
         if forced or self.heartbeat_at() <= self.desk.market.now():
             await self.send(self.system(HEARTBEAT, "Heartbeat"))
 
+    async def keep_alive(self) -> None:
+        """Send heartbeats in real time too, as long as somebody runs this.
+
+        A client counts the seconds of this machine until it gives a silent gateway up, and a market
+        may be slower than these, or stand still.
+        """
+        while True:
+            left = self._last_written + self.journal.heartbeat_interval_s - time.monotonic()
+            if left <= 0 and self.live:
+                await self.send(self.system(HEARTBEAT, "Heartbeat"))
+            await asyncio.sleep(left if left > 0 and self.live else _LOOK_S)
+
     # -- replay
 
     async def _catch_up(self) -> None:
         """Replay, then send what was sent to others meanwhile, and go live with nothing between."""
-        schedule = self.desk.schedule
-        begun = {BARS: schedule.released_bars, TRADES: schedule.released_trades}
+        begun = self._released()
+        self._takes_closings = True
         replayed: set[str] = set()
         for subscription in self._subscriptions:
             if subscription.start is None:
                 continue
             schema, until = subscription.schema, begun[subscription.schema]
-            first = self._first_row(schema, subscription.start)
-            await self._replay(schema, first, until, subscription.mask)
+            oldest = max(subscription.start, self.desk.market.now() - self.desk.replay_limit_ns)
+            await self._replay(schema, oldest, until, subscription.mask)
             replayed.add(schema)
         for schema in sorted(replayed):
             await self.send(self.system(REPLAYED, f"Finished {schema} replay"))
         sent = dict(begun)
         while not self.channel.closed:
-            released = {BARS: schedule.released_bars, TRADES: schedule.released_trades}
-            if released == sent:
+            while self._closings:
+                closing = self._closings[0]
+                await self._send_up_to(sent, {BARS: closing.bars, TRADES: closing.trades})
+                await self._close_interval()
+            released = self._released()
+            if released == sent and not self._closings:
                 break
-            for schema, until in released.items():
-                await self._replay(schema, sent[schema], until, self._masks[schema])
-            sent = released
+            await self._send_up_to(sent, released)
         if self.channel.closed or self._broken:
             return
         self.live = True
@@ -397,23 +540,34 @@ class Session:
         await self._happenings()
         self.desk.change()
 
-    def _first_row(self, schema: str, start: int) -> int:
-        columns = self.desk.schedule.bars if schema == BARS else self.desk.schedule.trades
-        oldest = max(start, self.desk.market.now() - self.desk.replay_limit_ns)
-        # Trades are in the order of their receipt, and asked for by the exchange's time.
-        time = columns["ts_event"]
-        if schema == TRADES:
-            return int(np.argmax(time >= oldest)) if (time >= oldest).any() else len(time)
-        return int(np.searchsorted(time, oldest))
+    def _released(self) -> dict[str, int]:
+        schedule = self.desk.schedule
+        return {BARS: schedule.released_bars, TRADES: schedule.released_trades}
 
-    async def _replay(self, schema: str, first: int, until: int, mask: NDArray[np.bool_]) -> None:
-        for begin in range(first, until, _REPLAY_ROWS):
+    async def _send_up_to(self, sent: dict[str, int], released: dict[str, int]) -> None:
+        """Send the rows between two places of the schedule."""
+        for schema, until in released.items():
+            if until > sent[schema]:
+                rows = self._rows(schema, slice(sent[schema], until), self._masks[schema])
+                sent[schema] = until
+                await self._replay_rows(schema, rows)
+
+    async def _replay(self, schema: str, oldest: int, until: int, mask: NDArray[np.bool_]) -> None:
+        """Send what happened from an instant on, up to a row."""
+        columns = self.desk.schedule.bars if schema == BARS else self.desk.schedule.trades
+        # Trades are in the order of their receipt, and asked for by the exchange's time: among
+        # those received after a time there are some of before.
+        asked = np.flatnonzero(columns["ts_event"][:until] >= oldest)
+        codes = self._codes(schema)
+        await self._replay_rows(schema, asked[mask[codes[asked]]])
+
+    async def _replay_rows(self, schema: str, rows: NDArray[np.int64]) -> None:
+        for begin in range(0, len(rows), _REPLAY_ROWS):
             if self.channel.closed:
                 return
-            rows = self._rows(schema, slice(begin, min(begin + _REPLAY_ROWS, until)), mask)
-            if len(rows):
-                self.journal.replayed += len(rows)
-                await self.send(self._replayed(schema, rows))
+            part = rows[begin : begin + _REPLAY_ROWS]
+            self.journal.replayed += len(part)
+            await self.send(self._replayed(schema, part))
 
     def _replayed(self, schema: str, rows: NDArray[np.int64]) -> bytes:
         if schema == BARS:
@@ -424,15 +578,18 @@ class Session:
         return block.tobytes()
 
     def _rows(self, schema: str, rows: slice, mask: NDArray[np.bool_]) -> NDArray[np.int64]:
-        schedule = self.desk.schedule
-        codes = schedule.bar_codes if schema == BARS else schedule.trade_codes
+        codes = self._codes(schema)
         found: NDArray[np.int64] = np.flatnonzero(mask[codes[rows]]) + rows.start
         return found
+
+    def _codes(self, schema: str) -> NDArray[np.int32]:
+        schedule = self.desk.schedule
+        return schedule.bar_codes if schema == BARS else schedule.trade_codes
 
     def bars(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Return bars as records sent now."""
         schedule = self.desk.schedule
-        ids = self.desk.ids[schedule.bar_codes[rows]]
+        ids = self._ids[schedule.bar_codes[rows]]
         return records.encode_bars(schedule.bars, rows, ids, self._stamp())
 
     def bars_until(self, row: int) -> NDArray[np.int64]:
@@ -442,7 +599,7 @@ class Session:
     def _trades(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Return trades as records sent when they were received."""
         schedule = self.desk.schedule
-        ids = self.desk.ids[schedule.trade_codes[rows]]
+        ids = self._ids[schedule.trade_codes[rows]]
         return records.encode_trades(schedule.trades, rows, ids, ts_out=self.journal.ts_out)
 
     # -- live
@@ -452,13 +609,22 @@ class Session:
         await self._deliver_trades(due.trades)
         await self._deliver_bars(due.bars)
 
-    async def announce(self, ends: Iterable[int]) -> None:
-        """Say that intervals are closed."""
-        if self.live and self._masks[BARS].any():
-            text = f"End of interval for {BARS}"
-            content = b"".join(self.system(END_OF_INTERVAL, text, end) for end in ends)
-            if content:
-                await self.send(content)
+    def note(self, closing: Closing) -> None:
+        """Take note of an interval that was closed, to be announced behind its bars."""
+        if self._takes_closings and not self._broken:
+            self._closings.append(closing)
+
+    async def announce(self) -> None:
+        """Say that the intervals noted so far are closed."""
+        while self._closings and self.live:
+            await self._close_interval()
+
+    async def _close_interval(self) -> None:
+        closing = self._closings.popleft()
+        if self._masks[BARS].any():
+            await self.send(
+                self.system(END_OF_INTERVAL, f"End of interval for {BARS}", closing.end)
+            )
 
     async def _deliver_trades(self, due: slice) -> None:
         if not self._masks[TRADES].any():
@@ -506,20 +672,35 @@ class Session:
             await self.suffer(fault, row)
 
     async def suffer(self, fault: Fault, row: int | None = None) -> None:
-        """Let a fault happen; `row` is the bar sent last."""
+        """Let a fault happen; `row` is the bar sent last.
+
+        A fault of bars does not happen to a session that takes none.
+        """
+        if fault.kind in BAR_FAULTS and not self._masks[BARS].any():
+            return
         self.journal.faults.append(fault.kind)
         if fault.kind in _NEXT_BAR_FAULTS:
             self._expected.append(fault)
         else:
-            await disturb(self, fault, self._last_row() if row is None else row)
+            await disturb(self, fault, self._sample() if row is None else Sample(BARS, row))
 
-    def _last_row(self) -> int:
-        """Return the newest bar of this session; its first one where there was none yet."""
-        sent = self.bars_until(self.desk.schedule.released_bars - 1)
-        if len(sent):
-            return int(sent[-1])
-        coming = self.bars_until(len(self.desk.schedule.bar_codes))
-        return int(coming[0]) if len(coming) else 0
+    def _sample(self) -> Sample:
+        """Return the newest bar of this session, or trade; the first where there was none yet."""
+        for schema, released in self._released().items():
+            rows = self._rows(schema, slice(0, len(self._codes(schema))), self._masks[schema])
+            if len(rows):
+                sent = int(np.searchsorted(rows, released))
+                return Sample(schema, int(rows[max(sent - 1, 0)]))
+        return Sample(BARS if len(self._codes(BARS)) else TRADES, 0)
+
+    def encoded(self, sample: Sample) -> NDArray[Any]:
+        """Return the record of a sample."""
+        rows = np.array([sample.row])
+        return self.bars(rows) if sample.schema == BARS else self._trades(rows)
+
+    def place_of(self, sample: Sample) -> int:
+        """Return which instrument a sample is of."""
+        return int(self._codes(sample.schema)[sample.row])
 
     async def _next_bar(self, row: int) -> None:
         """Handle a bar that a fault waits for; one that is dropped is simply not sent."""
@@ -531,3 +712,5 @@ class Session:
             await self.channel.flush()
             self.desk.begin_outage(fault.outage_s)
             self.close(fault.kind)
+        elif fault.kind == "unknown_rtype_beside_bar":
+            await disturb(self, fault, Sample(BARS, row))

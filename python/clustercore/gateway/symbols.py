@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
+from typing import Final
 
 import polars as pl
 
@@ -10,10 +12,15 @@ from clustercore.contracts import expiry_of
 from clustercore.gateway.records import GatewayData
 from clustercore.instruments import parse_symbol
 
-__all__ = ["Resolver"]
+__all__ = ["STYPES", "Resolver"]
+
+STYPES: Final = ("raw_symbol", "parent", "continuous", "instrument_id")
 
 _DAY_NS = 86_400 * 10**9
-_CONTINUOUS_PARTS = 3
+# Of the futures of a root; its options are another parent.
+_PARENT = re.compile(r"([A-Z0-9]+)\.FUT")
+# By the calendar, by open interest, by volume.
+_CONTINUOUS = re.compile(r"([A-Z0-9]+)\.([cnv])\.([0-9]{1,3})")
 
 
 class Resolver:
@@ -31,11 +38,22 @@ class Resolver:
         self._spans = _spans(data)
 
     def resolve(self, symbol: str, stype_in: str, now: int) -> list[int]:
-        """Return the places of the instruments a symbol means at a time; none if unknown."""
+        """Return the places of the instruments a symbol means at a time; none if unknown.
+
+        Parameters
+        ----------
+        symbol : str
+            As the client sent it.
+        stype_in : str
+            One of ``STYPES``.
+        now : int
+            The time, ns UTC.
+        """
         if symbol == "ALL_SYMBOLS":
             return list(self._places.values())
         if stype_in == "parent":
-            root = symbol.partition(".")[0]
+            parent = _PARENT.fullmatch(symbol)
+            root = parent[1] if parent else None
             return [place for name, place in self._places.items() if self._data.roots[name] == root]
         if stype_in == "continuous":
             raw = self._continuous(symbol, now)
@@ -46,13 +64,13 @@ class Resolver:
                 for name, number in self._data.ids.items()
                 if str(number) == symbol
             ]
-        return [self._places[symbol]] if symbol in self._places else []
+        return [self._places[symbol]] if stype_in == "raw_symbol" and symbol in self._places else []
 
     def _continuous(self, symbol: str, now: int) -> str | None:
-        parts = symbol.split(".")
-        if len(parts) != _CONTINUOUS_PARTS or not parts[2].isdigit():
+        parts = _CONTINUOUS.fullmatch(symbol)
+        if parts is None:
             return None
-        root, rule, rank = parts[0], parts[1].lower(), int(parts[2])
+        root, rule, rank = parts[1], parts[2], int(parts[3])
         months = self._listed(root, now)
         if rule == "c":
             day = datetime.fromtimestamp(now // 10**9, UTC).date()
