@@ -52,11 +52,12 @@ def trade(place: int, *, sent: int | None = None, flags: int = 0, **values: int)
         "size": 1 + place,
         "side": ord("B"),
         "sequence": 100 + place,
+        "flags": flags,
+        "ts_in_delta": 0,
     } | values
     types = {"ts_event": "<u8", "ts_recv": "<u8"}
     arrays = {name: np.array([value], types.get(name, "<i8")) for name, value in columns.items()}
     record = encode_trades(arrays, slice(None), np.array([NUMBER], np.uint32), ts_out=True)
-    record["flags"] = flags
     if sent is not None:
         record["ts_out"] = sent
     return record.tobytes()
@@ -117,8 +118,8 @@ def test_a_trade_that_was_sent_twice_is_the_same_whenever_it_was_sent(
     once = found.once()
     assert once.size.tolist() == [2, 3]
     # Another trade of the same size and price is another one by its sequence.
-    (message,) = said(connection, trade(1), trade(1, sequence=101), trade(1, sequence=102))
-    assert len(trades_of(message).once()) == 2
+    blocks = said(connection, trade(1), trade(1, sequence=101), trade(1, sequence=102))
+    assert len(msg.MarketTrades.joined([trades_of(block) for block in blocks]).once()) == 2
 
 
 @pytest.mark.parametrize("time", [UNDEFINED, 2**63 - 1, 2**62])
@@ -266,12 +267,13 @@ def test_the_columns_are_what_the_vendors_own_decoder_reads(connection: Connecti
     read = [
         (
             one.instrument_id,
-            one.ts_recv,
             one.ts_event,
-            one.sequence,
-            ord(str(one.side)),
             one.price,
             one.size,
+            ord(str(one.side)),
+            int(one.flags),
+            one.ts_recv,
+            one.sequence,
         )
         for one in decoder.decode()
     ]

@@ -140,7 +140,7 @@ def minutes_with(fills: Iterable[Fill], minutes: Iterable[int] = range(12, 18)) 
 
 def prints_of(told: Told) -> dict[int, int]:
     """Return the contracts of the trades that were used, by minute."""
-    rows = told.rows().filter(pl.col("kind") == "print")
+    rows = told.rows().filter(pl.col("kind") == "prints")
     minute = (rows["ts"].to_physical() - NOON) // MINUTE
     by_minute = rows.select("volume").with_columns(minute=minute).group_by("minute").sum()
     return dict(sorted(by_minute.select("minute", "volume").iter_rows()))

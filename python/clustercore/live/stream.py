@@ -369,8 +369,8 @@ def _trades(block: bytes) -> list[msg.Message]:
     rows = np.frombuffer(block, layout)
     possible = ((rows["ts_event"] | rows["ts"]) >> _REAL_BITS) == 0
     said: list[msg.Message] = [
-        msg.Unreadable(f"a trade of {row['ts_event']}, received {row['ts']}", 0, 0)
-        for row in rows[~possible]
+        msg.Unreadable(f"a trade of {event % 2**64}, received {received % 2**64}", 0, 0)
+        for event, received in rows[~possible][["ts_event", "ts"]].tolist()
     ]
     if (rows["flags"] & _UNCERTAIN_TIME).any():
         said.append(msg.Doubt("trades whose time of receipt the vendor doubts", 0, 0))

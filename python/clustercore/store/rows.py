@@ -99,7 +99,11 @@ def print_frame(entries: Iterable[Entry]) -> pl.DataFrame | None:
         for entry in entries
         if isinstance(item := entry.item, Prints)
     ]
-    return pl.concat(parts).with_columns(pl.col("ts").cast(pl.Datetime("ns"))) if parts else None
+    if not parts:
+        return None
+    return pl.concat(parts).with_columns(
+        pl.col("seq").cast(pl.Int64), pl.col("ts").cast(pl.Datetime("ns"))
+    )
 
 
 def _bar(item: Bar) -> Row:
