@@ -22,6 +22,7 @@ from clustercore.cli.options import (
     SettingOptions,
     resolve_config,
 )
+from clustercore.cli.stores import owned, readable
 from clustercore.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -314,24 +315,15 @@ def parity(*, db: Database = _DATABASE, shown: OutputOptions = AS_TEXT) -> int:
     file, its newest snapshot is checked.
     """
     from clustercore import parity as checks
-    from clustercore.store import Store, StoreError, snapshot_path
 
-    path = db
-    try:
-        store = Store.open(db, create=False, read_only=True)
-    except StoreError as error:
-        if error.reason != "locked" or not snapshot_path(db).exists():
-            raise
-        path = snapshot_path(db)
-        output.note(f"a live process owns {db}; checking its snapshot {path}")
-        store = Store.open(path, create=False, read_only=True)
-    with store, output.progress("replaying the log"):
+    path, _ = readable(db)
+    with owned(path, read_only=True) as store, output.progress("replaying the log"):
         found = checks.check(store)
         missed = {
             (root, epoch.number): checks.hindsight(store, root, epoch)
             for root in checks.roots(store)
+            if _is_equal(found, root)
             for _, epoch in store.epochs(root)
-            if all(one.ok and not one.note for one in found if one.root == root)
         }
         slipped = checks.slippage(store)
     if shown.json:
@@ -345,6 +337,8 @@ def parity(*, db: Database = _DATABASE, shown: OutputOptions = AS_TEXT) -> int:
             }
         )
         return 0 if all(one.ok for one in found) else _FOUND
+    if not found:
+        output.emit_text(f"nothing to compare: {path} holds no input")
     for one in found:
         output.emit_text(_certificate(one))
     _show_missed(missed)
@@ -356,6 +350,12 @@ def parity(*, db: Database = _DATABASE, shown: OutputOptions = AS_TEXT) -> int:
             f"average (worst {_signed(max(filled))})"
         )
     return 0 if all(one.ok for one in found) else _FOUND
+
+
+def _is_equal(found: list[Parity], root: str) -> bool:
+    """Return whether all of an engine's log was replayed, and found equal."""
+    own = [one for one in found if one.root == root]
+    return bool(own) and all(one.ok and not one.note for one in own)
 
 
 def _signed(points: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,7 +102,10 @@ _META: Final = Table(
     "What the file says of itself.",
     (
         Column(
-            "key", _TEXT, "`schema_version`, or `clustercore` (the version that made the file)."
+            "key",
+            _TEXT,
+            "`schema_version`; `clustercore`, the version that made the file; `store_id`, which a "
+            "store shares with its snapshots alone; `snapshot`, in a snapshot.",
         ),
         Column("value", _TEXT, "The value."),
     ),
@@ -350,11 +354,12 @@ TABLES: Final = {
 _PORTFOLIO: Final = View(
     "portfolio",
     "The account at each mark; the newest row of a root is its state.",
-    """SELECT seq AS id, root, time AS timestamp, balance AS account_balance, equity,
+    """SELECT equity.seq AS id, equity.root, time AS timestamp, balance AS account_balance, equity,
     open_contracts AS open_positions_count,
-    balance - lag(balance, 1, balance) OVER (PARTITION BY root ORDER BY seq, rowid) AS realized_pnl,
-    equity - balance AS unrealized_pnl
-FROM equity""",
+    balance - lag(balance, 1, balance)
+        OVER (PARTITION BY equity.root ORDER BY equity.seq, equity.rowid) AS realized_pnl,
+    equity - balance AS unrealized_pnl, arrival AS created_at
+FROM equity LEFT JOIN inputs ON inputs.seq = equity.seq""",
     (
         ("id", "The input that caused the mark."),
         ("root", "Instrument."),
@@ -364,21 +369,26 @@ FROM equity""",
         ("open_positions_count", "Contracts open."),
         ("realized_pnl", "Booked since the mark before, USD."),
         ("unrealized_pnl", "Open results, USD."),
+        ("created_at", "When the bar that caused the mark was received; empty for a closing."),
     ),
 )
 
 _BAYESIAN: Final = View(
     "bayesian_data",
-    "Record of the trades of an epoch by context. Older systems knew modal bins alone.",
-    """SELECT contexts.root, contexts.epoch, contexts.context AS modal_bin,
-    contexts.trades AS total_trades, wins AS winning_trades, sum("return") AS total_return,
-    avg("return") AS avg_return, wins / contexts.trades AS win_rate,
-    posterior_mean AS expected_win_rate, contexts.multiplier AS bayesian_multiplier,
-    max(exit_time) AS last_updated
-FROM contexts JOIN trades ON trades.root = contexts.root AND trades.epoch = contexts.epoch
-    AND trades.context IS NOT DISTINCT FROM contexts.context
-GROUP BY ALL""",
+    "Record of the trades of an epoch by context. Older systems knew modal bins alone; their "
+    "`performance_score` has no counterpart here.",
+    """SELECT row_number() OVER (ORDER BY root, epoch, modal_bin) AS id, * FROM (
+    SELECT contexts.root, contexts.epoch, contexts.context AS modal_bin,
+        contexts.trades AS total_trades, wins AS winning_trades, sum("return") AS total_return,
+        avg("return") AS avg_return, wins / contexts.trades AS win_rate,
+        posterior_mean AS expected_win_rate, contexts.multiplier AS bayesian_multiplier,
+        max(exit_time) AS last_updated
+    FROM contexts JOIN trades ON trades.root = contexts.root AND trades.epoch = contexts.epoch
+        AND trades.context IS NOT DISTINCT FROM contexts.context
+    GROUP BY ALL
+)""",
     (
+        ("id", "Place in the view."),
         ("root", "Instrument."),
         ("epoch", "Number of the epoch."),
         ("modal_bin", "Context, as `learning.context` says."),
@@ -420,9 +430,11 @@ _PERFORMANCE: Final = View(
     """SELECT trades.seq AS id, trades.root,
     json_extract_string(inputs.detail, '$.settings.learning.context') AS context_type,
     trades.context AS context_value, exit_time AS trade_timestamp, entry_price, exit_price,
-    "return" * 100 AS return_pct, net > 0 AS win, volume_ratio, strength AS signal_strength
+    "return" * 100 AS return_pct, net > 0 AS win, volume_ratio, strength AS signal_strength,
+    cause.arrival AS created_at
 FROM trades LEFT JOIN inputs ON inputs.kind = 'epoch' AND inputs.root = trades.root
-    AND inputs.epoch = trades.epoch""",
+    AND inputs.epoch = trades.epoch
+LEFT JOIN inputs AS cause ON cause.seq = trades.seq""",
     (
         ("id", "The input that caused the row."),
         ("root", "Instrument."),
@@ -435,6 +447,7 @@ FROM trades LEFT JOIN inputs ON inputs.kind = 'epoch' AND inputs.root = trades.r
         ("win", "Whether the net result is above zero."),
         ("volume_ratio", "Of the cluster."),
         ("signal_strength", "Of the signal."),
+        ("created_at", "When the bar that ended the trade was received; empty for a closing."),
     ),
 )
 
@@ -449,7 +462,10 @@ def quoted(names: Sequence[str]) -> str:
 def _create(connection: DuckDBPyConnection) -> None:
     """Make the tables of version 1."""
     for table in TABLES.values():
-        columns = [f'"{column.name}" {column.type}' for column in table.columns]
+        columns = [
+            f'"{column.name}" {column.type}{"" if column.nullable else " NOT NULL"}'
+            for column in table.columns
+        ]
         if table.key:
             columns.append(f'PRIMARY KEY ("{table.key}")')
         connection.execute(f'CREATE TABLE "{table.name}" ({", ".join(columns)})')
@@ -504,7 +520,10 @@ def migrate(connection: DuckDBPyConnection, file: Path, package_version: str) ->
     for step in MIGRATIONS[version:]:
         step(connection)
     if version == 0:
-        connection.execute("INSERT INTO meta VALUES ('clustercore', ?)", [package_version])
+        connection.execute(
+            "INSERT INTO meta VALUES ('clustercore', ?), ('store_id', ?)",
+            [package_version, secrets.token_hex(16)],
+        )
     connection.execute(
         "UPDATE meta SET value = ? WHERE key = 'schema_version'", [str(len(MIGRATIONS))]
     )
