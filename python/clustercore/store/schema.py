@@ -258,8 +258,18 @@ _RECOMMENDATIONS: Final = Table(
         Column("modal_price", _DOUBLE, "Price whose retest confirmed."),
         Column("modal_position", _DOUBLE, "Where it lies between low and high, 0 to 1."),
         Column("volume_ratio", _DOUBLE, "Volume of the cluster against the usual volume."),
-        Column("risk_usd", _DOUBLE, "What the stop costs for the quantity.", nullable=True),
-        Column("reward_usd", _DOUBLE, "What the target earns for the quantity.", nullable=True),
+        Column(
+            "risk_usd",
+            _DOUBLE,
+            "What the stop costs for the quantity, plus the costs of both sides.",
+            nullable=True,
+        ),
+        Column(
+            "reward_usd",
+            _DOUBLE,
+            "What the target earns for the quantity, less those costs.",
+            nullable=True,
+        ),
         Column("reasoning", _TEXT, "One line."),
         Column("simulated", _BOOL, "Whether the bars are a simulation's."),
     ),
@@ -279,8 +289,8 @@ _FEED_EVENTS: Final = Table(
             _TEXT,
             "What happened: `state` (a change of state), `connecting`, `lost`, `resumed` (nothing "
             "is missing), `history` (filled from it), `hole`, `conflict`, `late`, `refused`, "
-            "`unmapped`, `mapping_changed`, `no_contract`, `error` (the gateway's), `alarm`, "
-            "`parity`, `snapshot`, `alert_failed`.",
+            "`unmapped`, `mapping_changed`, `no_contract`, `error` (the gateway's), `risk` (a "
+            "halt, a pause or its end), `alarm`, `parity`, `snapshot`, `alert_failed`.",
         ),
         Column("reason", _TEXT, "Why."),
         Column("start", TIME, "Start of the stretch concerned.", nullable=True),
