@@ -199,6 +199,47 @@ def test_the_file_has_the_declared_tables_and_columns(path: Path) -> None:
             assert kind.replace('"', "") == column.type.replace('"', ""), column
 
 
+def test_a_value_that_is_never_missing_cannot_be(tmp_path: Path) -> None:
+    path = filled(tmp_path / "a.duckdb", 1)
+    connection = duckdb.connect(str(path), read_only=True)
+    rows = connection.execute(
+        "SELECT table_name, column_name FROM duckdb_columns() WHERE NOT internal AND is_nullable"
+    ).fetchall()
+    connection.close()
+    views = {view.name for view in VIEWS}
+    found = {(table, column) for table, column in rows if table not in views}
+    assert found == {
+        (table.name, column.name)
+        for table in TABLES.values()
+        for column in table.columns
+        if column.nullable
+    }
+    with Store.open(path) as store:
+        before = store.commits()
+        with pytest.raises(StoreError, match="a value is missing") as caught:
+            store.commit(
+                [],
+                commits=[Commit(recommendation_id="a", committed_at=None, price=1)],  # type: ignore[arg-type]
+            )
+        assert caught.value.reason == "invalid"
+        assert store.commits().equals(before)
+
+
+def test_views_say_when_their_rows_were_received(path: Path) -> None:
+    marks = ask(path, "SELECT count(created_at), count(*) FROM portfolio").rows[0]
+    assert 0 < marks[0] <= marks[1]
+    query = (
+        "SELECT bool_and(created_at = arrival) FROM portfolio JOIN inputs ON seq = portfolio.id "
+        "WHERE kind = 'bar'"
+    )
+    assert ask(path, query).rows == [(True,)]
+    ended = ask(path, "SELECT created_at, trade_timestamp FROM context_performance").rows
+    assert ended
+    assert all(created is None or created >= at for created, at in ended)
+    ids = [row[0] for row in ask(path, "SELECT id FROM bayesian_data ORDER BY id").rows]
+    assert ids == list(range(1, len(ids) + 1))
+
+
 def test_while_a_process_owns_the_store_its_snapshot_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

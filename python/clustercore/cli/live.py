@@ -409,6 +409,8 @@ def _show_missed(missed: dict[tuple[str, int], Any]) -> None:
 def _certificate(found: Parity) -> str:
     verdict = "EQUAL" if found.ok else f"DIFFERENT: {found.difference}"
     counts = ", ".join(f"{count} {name}" for name, count in found.counts.items() if count)
+    if not found.config_id:
+        return f"parity {found.root}, epoch {found.epoch}: {verdict}"
     lines = [
         f"parity {found.root}, epoch {found.epoch}: {verdict}",
         f"  inputs   up to {found.upto_seq}  {found.inputs_hash[:32]}",

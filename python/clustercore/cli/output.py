@@ -21,6 +21,8 @@ _WIDTH_OF_A_PIPE = 1000
 # Letters of a cell that are shown; a page of text in a table helps nobody.
 _MOST_LETTERS = 1000
 _BETWEEN_COLUMNS = "   "
+# Narrower than this, words cannot be read any more.
+_LEAST_WIDTH = 8
 # Pieces of a document between two looks at the time.
 _PIECES = 1000
 
@@ -135,14 +137,17 @@ def _cut(text: str) -> str:
 
 
 def _fitted(widths: list[int]) -> list[int]:
-    """Return widths that fit the terminal: the widest columns give way, together."""
+    """Return widths that fit the terminal: the widest columns give way, together.
+
+    Very many columns do not fit, and then run into the next line.
+    """
     import shutil
 
     if not sys.stdout.isatty():
         return widths
     room = shutil.get_terminal_size().columns - 2 - len(_BETWEEN_COLUMNS) * (len(widths) - 1)
     most = max(widths, default=1)
-    while most > 1 and sum(min(width, most) for width in widths) > room:
+    while most > _LEAST_WIDTH and sum(min(width, most) for width in widths) > room:
         most -= 1
     return [max(1, min(width, most)) for width in widths]
 
