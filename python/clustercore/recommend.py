@@ -253,7 +253,7 @@ def risk_usd(
     Examples
     --------
     >>> risk_usd(Instrument.builtin("ES"), 10.0, 1, 0.0)
-    504.5
+    505.0
     """
     costs = _costs_usd(instrument, quantity, slippage_ticks)
     return stop_distance * instrument.point_value * quantity + costs
