@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from clustercore.events import Event
     from clustercore.sessions import Sessions
 
-__all__ = ["Fold", "Log", "epoch_of"]
+__all__ = ["Fold", "Log", "epoch_of", "settings_of"]
 
 _NONE: tuple[Event, ...] = ()
 # Kinds of rows that the engine takes many at a time, by its numbers for them.
@@ -82,6 +82,24 @@ def epoch_of(
             "allow_negative": instrument.allow_negative,
         },
     )
+
+
+def settings_of(epoch: Epoch) -> tuple[Config, Instrument]:
+    """Return configuration and instrument of an epoch.
+
+    Raises
+    ------
+    DataError
+        The entry does not describe them.
+    """
+    try:
+        return Config(epoch.settings), Instrument(**epoch.instrument)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise DataError(
+            f"epoch {epoch.number} has settings that cannot be used: {error}",
+            column="detail",
+            expected="what was written there; go back to a snapshot",
+        ) from error
 
 
 class Fold:
@@ -198,7 +216,10 @@ class Fold:
                 yield from self._caused(part)
             else:
                 for seq, item in self.log.inputs(part):
-                    events = self.apply(item)
+                    try:
+                        events = self.apply(item)
+                    except DataError as error:
+                        raise _at(error, f"input {seq}") from error
                     if events or not isinstance(item, Bar | Prints | Closed):
                         yield seq, item, events
 
@@ -226,11 +247,13 @@ class Fold:
                 flags["actionable"].to_numpy(),
             )
         except DataError as error:
-            raise _at(error, rows) from error
+            if error.row is None:
+                raise
+            seq, kind = rows["seq"][error.row], rows["kind"][error.row]
+            raise _at(error, f"input {seq} ({kind})") from error
 
     def _begin(self, epoch: Epoch) -> None:
-        config = Config(epoch.settings)
-        instrument = Instrument(**epoch.instrument)
+        config, instrument = settings_of(epoch)
         engine = Engine(
             config, instrument, self.log.sessions(epoch.sessions_hash), epoch.interval_ns
         )
@@ -266,11 +289,13 @@ def _stretches(column: pl.Series) -> Iterator[tuple[int, int]]:
         end += length
 
 
-def _at(error: DataError, rows: pl.DataFrame) -> DataError:
-    """Return the engine's refusal with the place in the log in place of the row."""
-    seq = rows["seq"][error.row] if error.row is not None else None
+def _at(error: DataError, place: str) -> DataError:
+    """Return a refusal with the place in the log in place of the row."""
+    if error.problem.startswith("input "):
+        return error
     return DataError(
-        f"input {seq}: {error.problem}",
+        f"{place}: {error.problem}",
+        file=error.file,
         column=error.column,
         found=error.found,
         expected=error.expected,

@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from clustercore.config import Config
 from clustercore.engine import ENGINE_VERSION
-from clustercore.errors import ClusterCoreError
-from clustercore.fold import Fold
+from clustercore.errors import ClusterCoreError, DataError
+from clustercore.fold import Fold, settings_of
 from clustercore.inputs import (
     Bar,
     Carry,
@@ -32,10 +31,9 @@ from clustercore.inputs import (
     Prints,
     WarmUp,
 )
-from clustercore.instruments import Instrument
 from clustercore.recommend import Recommender, end_of_day
 from clustercore.recommendation import Recommendation
-from clustercore.store import DERIVED, Certificate, Store
+from clustercore.store import DERIVED, Certificate, Store, contexts_of
 from clustercore.store.rows import event_rows, frame_of, inputs_of
 
 if TYPE_CHECKING:
@@ -45,17 +43,22 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Parity",
+    "Rebuilt",
     "Replay",
     "StoredLog",
+    "altered",
     "certificate_of",
     "check",
     "compare",
+    "hash_rows",
     "hindsight",
     "rebuild",
+    "recommended",
     "recommender_of",
     "replay",
     "slippage",
     "verify",
+    "without_epoch",
 ]
 
 _LOG = logging.getLogger(__name__)
@@ -111,7 +114,9 @@ class Replay:
     upto_seq : int
         The last entry.
     inputs_hash : str
-        Hash of every input that was consumed, in order.
+        Hash of every input, in order; those that were kept and not consumed are among them.
+    altered : str or None
+        The first certificate whose inputs are not what they were, in words.
     """
 
     root: str
@@ -122,6 +127,7 @@ class Replay:
     counts: dict[str, int] = field(default_factory=dict)
     upto_seq: int = 0
     inputs_hash: str = ""
+    altered: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +145,7 @@ class Parity:
     upto_seq : int
         The last entry that was compared.
     inputs_hash, outputs_hash : str
-        Hashes of what was consumed, and of every row that came out.
+        Hashes of the inputs, and of every row that came out.
     counts : dict of str to int
         Inputs by kind, rows by table.
     difference : str or None
@@ -186,7 +192,21 @@ def replay(
     -------
     Replay
         The engine and everything that was caused.
+
+    Raises
+    ------
+    DataError
+        An input cannot be read, or the engine refuses it; the message names file and input.
     """
+    try:
+        return _replayed(store, root, epoch, between)
+    except DataError as error:
+        raise error.in_file(str(store.path)) from error
+
+
+def _replayed(
+    store: Store, root: str, epoch: Epoch, between: Callable[[], object] | None
+) -> Replay:
     made = Replay(root, epoch, Fold(root, StoredLog(store)))
     recommender = recommender_of(epoch, store.sessions(epoch.sessions_hash))
     rows = store.inputs(root, epoch.number)
@@ -201,20 +221,129 @@ def replay(
     kinds = rows.select(pl.when(kept).then(pl.lit("bar kept")).otherwise("kind").alias("kind"))
     made.counts = dict(sorted(kinds["kind"].value_counts().iter_rows()))
     made.upto_seq = rows["seq"].to_list()[-1] if rows.height else 0
-    consumed = rows.filter(~kept.fill_null(value=False))
-    made.inputs_hash = _hash_columns(consumed, store.prints(consumed))
+    made.inputs_hash, made.altered = altered(store, root, epoch, rows)
     return made
 
 
-def _hash_columns(*tables: pl.DataFrame) -> str:
-    """Return the hash of rows by their values, column by column."""
-    digest = hashlib.sha256()
-    for rows in tables:
-        digest.update(f"{rows.height};".encode())
-        for column in rows.get_columns():
-            digest.update(f"{column.name};".encode())
-            _hash_column(digest, column)
-    return digest.hexdigest()
+def recommended(epoch: Epoch, sessions: Sessions, entries: Sequence[Entry]) -> list[Recommendation]:
+    """Return what the trader was to be told of an epoch's entries."""
+    recommender = recommender_of(epoch, sessions)
+    return [made for entry in entries for made in recommender.take(entry.events, seq=entry.seq)]
+
+
+def altered(store: Store, root: str, epoch: Epoch, rows: pl.DataFrame) -> tuple[str, str | None]:
+    """Return the hash of an epoch's inputs, and the first certificate that they contradict.
+
+    Parameters
+    ----------
+    store : Store
+        The store.
+    root : str
+        Name of the engine.
+    epoch : Epoch
+        The epoch.
+    rows : polars.DataFrame
+        All of its inputs, in order.
+
+    Returns
+    -------
+    tuple of str and (str or None)
+        The hash, and the contradiction in words.
+    """
+    made = [one for one in store.certificates(root) if one.epoch == epoch.number]
+    made.sort(key=lambda one: one.upto_seq)
+    seqs = rows["seq"]
+    prints = store.prints(rows)
+    ends, prints_ends = (
+        [int(frame["seq"].search_sorted(one.upto_seq, side="right")) for one in made]
+        for frame in (rows, prints)
+    )
+    of_rows = hash_rows(rows, [*ends, rows.height])
+    of_prints = hash_rows(prints, [*prints_ends, prints.height])
+    *found, whole = (
+        hashlib.sha256(f"{one} {other}".encode()).hexdigest()
+        for one, other in zip(of_rows, of_prints, strict=True)
+    )
+    for one, end, now in zip(made, ends, found, strict=True):
+        last = seqs[end - 1] if end else 0
+        if last != one.upto_seq:
+            return whole, (
+                f"inputs: certified up to input {one.upto_seq}, and up to there the last one is "
+                f"{last}: inputs were deleted"
+            )
+        if now != one.inputs_hash:
+            since = max((other.upto_seq for other in made if other.upto_seq < last), default=0)
+            return whole, (
+                f"inputs: one of those from {since + 1} to {last} was changed since they were "
+                "certified"
+            )
+    return whole, None
+
+
+def hash_rows(rows: pl.DataFrame, ends: Sequence[int]) -> list[str]:
+    """Return the hashes of a frame's first rows, for each of some numbers of rows in order.
+
+    Parameters
+    ----------
+    rows : polars.DataFrame
+        Rows of a table.
+    ends : sequence of int
+        How many rows; never fewer than the one before.
+    """
+    columns = [_Hashed.of(column) for column in rows.get_columns()]
+    found, done = [], 0
+    for end in ends:
+        whole = hashlib.sha256(f"{end};".encode())
+        for column in columns:
+            column.take(done, end)
+            column.put(whole)
+        done = end
+        found.append(whole.hexdigest())
+    return found
+
+
+@dataclass
+class _Hashed:
+    """A column on its way into a hash: the first rows have the same whatever comes after them."""
+
+    name: str
+    values: np.ndarray[tuple[int], Any]
+    missing: np.ndarray[tuple[int], Any]
+    words: list[str]
+    """What the numbers from 1 on stand for, in the order in which the words come first."""
+    used: int = 0
+    of_values: Any = field(default_factory=hashlib.sha256)
+    of_missing: Any = field(default_factory=hashlib.sha256)
+
+    @classmethod
+    def of(cls, column: pl.Series) -> _Hashed:
+        """Return a column by its values, whatever library wrote them."""
+        words: list[str] = []
+        missing = column.is_null().to_numpy()
+        if column.dtype == pl.String:
+            found = column.drop_nulls().unique(maintain_order=True)
+            words = found.to_list()
+            column = column.cast(pl.Enum(found)).to_physical().cast(pl.UInt32) + 1
+        physical = column.to_physical()
+        zero = False if physical.dtype == pl.Boolean else 0
+        return cls(column.name, physical.fill_null(zero).to_numpy(), missing, words)
+
+    def take(self, start: int, end: int) -> None:
+        """Go on from one row to another."""
+        values = self.values[start:end]
+        self.of_values.update(np.ascontiguousarray(values).tobytes())
+        self.of_missing.update(np.ascontiguousarray(self.missing[start:end]).tobytes())
+        if self.words and len(values):
+            self.used = max(self.used, int(values.max()))
+
+    def put(self, whole: Any) -> None:  # noqa: ANN401 -- hashlib has no public type
+        """Put what was taken so far into a hash of all columns."""
+        whole.update(f"{self.name};".encode())
+        whole.update(self.of_values.digest() + self.of_missing.digest())
+        for word in self.words[: self.used]:
+            # With its length, so that no two lists of words look the same.
+            encoded = word.encode()
+            whole.update(f"{len(encoded)};".encode() + encoded)
 
 
 def frames(entries: Sequence[Entry], epoch: Epoch) -> dict[str, pl.DataFrame]:
@@ -224,15 +353,36 @@ def frames(entries: Sequence[Entry], epoch: Epoch) -> dict[str, pl.DataFrame]:
     return {name: _as_stored(frame_of(name, rows.get(name, []))) for name in DERIVED}
 
 
-def compare(store: Store, root: str, epoch: Epoch, entries: Sequence[Entry]) -> str | None:
-    """Return the first difference between stored rows and what entries caused, or None."""
-    replayed = frames(entries, epoch)
+def compare(
+    store: Store,
+    root: str,
+    epoch: Epoch,
+    replayed: Mapping[str, pl.DataFrame],
+    told: Sequence[Recommendation],
+) -> str | None:
+    """Return the first difference between what is stored and what was replayed, or None.
+
+    Parameters
+    ----------
+    store : Store
+        The store.
+    root : str
+        Name of the engine.
+    epoch : Epoch
+        The epoch.
+    replayed : mapping of str to DataFrame
+        From ``frames``.
+    told : sequence of Recommendation
+        From ``recommended``.
+    """
     for name in DERIVED:
         stored = store.derived(name, root, epoch.number)
         found = first_difference(name, stored, replayed[name])
         if found is not None:
             return found
-    return None
+    contexts = contexts_of(root, epoch.number, replayed["trades"])
+    found = first_difference("contexts", store.contexts(root, epoch.number), contexts)
+    return found or _told_otherwise(store, root, epoch, told)
 
 
 def first_difference(name: str, stored: pl.DataFrame, replayed: pl.DataFrame) -> str | None:
@@ -279,9 +429,33 @@ def check(store: Store) -> list[Parity]:
     Returns
     -------
     list of Parity
-        One for each epoch. An epoch of another engine version is verified by its stored hashes.
+        One for each epoch, and one for each that has rows and no entry in the log. An epoch of
+        another engine version is verified by its stored hashes. Nothing in an empty store.
     """
-    return [verify(store, root, epoch) for root in roots(store) for _, epoch in store.epochs(root)]
+    found = []
+    for root in roots(store):
+        try:
+            epochs = store.epochs(root)
+        except DataError as error:
+            return [_nothing_known(root, 0, f"the log cannot be read: {error}")]
+        found += [verify(store, root, epoch) for _, epoch in epochs]
+    lost = {(row["root"], row["epoch"]) for row in store.strays().iter_rows(named=True)}
+    return found + [
+        _nothing_known(root, number, without_epoch(store, root, number) or "")
+        for root, number in sorted(lost)
+    ]
+
+
+def without_epoch(store: Store, root: str, number: int | None = None) -> str | None:
+    """Return, in words, which rows of an engine are of an epoch that its log does not begin."""
+    rows = store.strays().filter(root=root)
+    if number is not None:
+        rows = rows.filter(epoch=number)
+    if rows.is_empty():
+        return None
+    said = ", ".join(f"{count} {table}" for table, count in rows.select("table", "rows").rows())
+    lost = rows["epoch"][0]
+    return f"the log of {root} does not begin epoch {lost}, and there are rows of it: {said}"
 
 
 def verify(store: Store, root: str, epoch: Epoch) -> Parity:
@@ -298,7 +472,9 @@ def verify(store: Store, root: str, epoch: Epoch) -> Parity:
 def certify(store: Store, made: Replay) -> Parity:
     """Return the comparison of a replay with the store."""
     replayed = frames(made.entries, made.epoch)
-    difference = compare(store, made.root, made.epoch, made.entries) or _told_otherwise(store, made)
+    difference = made.altered or compare(
+        store, made.root, made.epoch, replayed, made.recommendations
+    )
     return Parity(
         root=made.root,
         epoch=made.epoch.number,
@@ -313,28 +489,29 @@ def certify(store: Store, made: Replay) -> Parity:
     )
 
 
-def _told_otherwise(store: Store, made: Replay) -> str | None:
+def _told_otherwise(
+    store: Store, root: str, epoch: Epoch, made: Sequence[Recommendation]
+) -> str | None:
     """Return the first recommendation that differs from what is stored, in words, or None.
 
     Whether the market was simulated is no input of the engine, so that it is not compared.
     """
-    stored = [one for one in store.recommendations(made.root) if one.epoch == made.epoch.number]
-    for place, (told, again) in enumerate(zip(stored, made.recommendations, strict=False)):
+    stored = [one for one in store.recommendations(root) if one.epoch == epoch.number]
+    for place, (told, again) in enumerate(zip(stored, made, strict=False)):
         if replace(told, simulated=False) != again:
             for name in Recommendation.__dataclass_fields__:
                 mine, theirs = getattr(told, name), getattr(again, name)
                 if name != "simulated" and mine != theirs:
                     where = f"recommendations row {place}, column {name!r}"
                     return f"{where}: stored {mine!r}, replayed {theirs!r}"
-    if len(stored) != len(made.recommendations):
-        return f"recommendations: {len(stored)} stored, {len(made.recommendations)} replayed"
+    if len(stored) != len(made):
+        return f"recommendations: {len(stored)} stored, {len(made)} replayed"
     return None
 
 
 def recommender_of(epoch: Epoch, sessions: Sessions) -> Recommender:
     """Return who explains the orders of an epoch, under that epoch's own configuration."""
-    config = Config(epoch.settings)
-    instrument = Instrument(**epoch.instrument)
+    config, instrument = settings_of(epoch)
     return Recommender(
         config.applied_to(instrument),
         interval_ns=epoch.interval_ns,
@@ -362,7 +539,23 @@ def certificate_of(parity: Parity, made_at: int, state: str) -> Certificate:
     )
 
 
-def rebuild(store: Store) -> list[Parity]:
+@dataclass(frozen=True)
+class Rebuilt:
+    """What making the derived tables again did.
+
+    Attributes
+    ----------
+    epochs : list of Parity
+        One for each epoch that was made again; ``difference`` is what the old rows had.
+    deleted : int
+        Rows of instruments and epochs that the log does not know, which are gone.
+    """
+
+    epochs: list[Parity]
+    deleted: int
+
+
+def rebuild(store: Store) -> Rebuilt:
     """Make the derived tables again from the inputs, one epoch a transaction.
 
     Parameters
@@ -370,11 +563,19 @@ def rebuild(store: Store) -> list[Parity]:
     store : Store
         The store. Epochs of another engine version stay as they are.
 
-    Returns
-    -------
-    list of Parity
-        One for each epoch that was made again; ``difference`` is what the old rows had.
+    Raises
+    ------
+    DataError
+        The log has lost the beginning of an epoch, so that nothing can be made of the rest.
     """
+    lost = store.strays().filter(pl.col("table").is_in(["inputs", "certificates"]))
+    if lost.height:
+        raise DataError(
+            f"{without_epoch(store, lost['root'][0], lost['epoch'][0])}; nothing can be made again "
+            "of a log that lost a part, so go back to a snapshot",
+            file=str(store.path),
+        )
+    deleted = store.delete_strays()
     found = []
     for root in roots(store):
         for _, epoch in store.epochs(root):
@@ -386,7 +587,7 @@ def rebuild(store: Store) -> list[Parity]:
             told = [replace(one, simulated=one.id in simulated) for one in made.recommendations]
             store.replace_derived(root, epoch.number, frames(made.entries, epoch), told)
             found.append(parity)
-    return found
+    return Rebuilt(found, deleted)
 
 
 def roots(store: Store) -> list[str]:
@@ -512,23 +713,8 @@ def hash_frames(made: Mapping[str, pl.DataFrame]) -> str:
     """Return the hash of frames by their values, whatever library wrote them."""
     digest = hashlib.sha256()
     for name in DERIVED:
-        frame = made[name]
-        digest.update(f"{name} {frame.height};".encode())
-        for column in frame.get_columns():
-            digest.update(f"{column.name};".encode())
-            _hash_column(digest, column)
+        digest.update(f"{name} {hash_rows(made[name], [made[name].height])[0]};".encode())
     return digest.hexdigest()
-
-
-def _hash_column(digest: Any, column: pl.Series) -> None:  # noqa: ANN401 -- hashlib has no public type
-    missing = column.is_null()
-    digest.update(np.packbits(missing.to_numpy()).tobytes())
-    if column.dtype == pl.String:
-        digest.update("\x1f".join(column.fill_null("").to_list()).encode())
-        return
-    physical = column.to_physical()
-    zero = False if physical.dtype == pl.Boolean else 0
-    digest.update(np.ascontiguousarray(physical.fill_null(zero).to_numpy()).tobytes())
 
 
 def _by_hash(store: Store, root: str, epoch: Epoch) -> Parity:
@@ -539,8 +725,11 @@ def _by_hash(store: Store, root: str, epoch: Epoch) -> Parity:
     found = hash_frames(
         {name: frame.filter(pl.col("seq") <= upto) for name, frame in stored.items()}
     )
-    difference = None
-    if not left:
+    rows = store.inputs(root, epoch.number)
+    inputs_hash, difference = altered(store, root, epoch, rows)
+    if difference is not None:
+        pass
+    elif not left:
         difference = f"engine version {epoch.engine_version} left no certificate to compare with"
     elif not left[-1].ok:
         difference = f"already at its last certificate (input {upto}) replay and store differed"
@@ -553,11 +742,26 @@ def _by_hash(store: Store, root: str, epoch: Epoch) -> Parity:
         engine_version=epoch.engine_version,
         clustercore_version=version("clustercore"),
         upto_seq=upto,
-        inputs_hash=left[-1].inputs_hash if left else "",
+        inputs_hash=inputs_hash,
         outputs_hash=found,
         counts={name: frame.height for name, frame in stored.items()},
         difference=difference,
         note=f"by the hashes that engine version {epoch.engine_version} stored",
+    )
+
+
+def _nothing_known(root: str, number: int, difference: str) -> Parity:
+    return Parity(
+        root=root,
+        epoch=number,
+        config_id="",
+        engine_version="",
+        clustercore_version=version("clustercore"),
+        upto_seq=0,
+        inputs_hash="",
+        outputs_hash="",
+        counts={},
+        difference=difference,
     )
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from clustercore.events import Event
     from clustercore.sessions import Sessions
 
-__all__ = ["Recommender", "end_of_day", "price_text", "recommend", "shown_price"]
+__all__ = ["Recommender", "end_of_day", "price_text", "recommend", "risk_usd", "shown_price"]
 
 _MINUTE_NS: Final = 60 * 10**9
 _SIDES: Final = 2
@@ -168,7 +168,7 @@ class Recommender:
         price = order.reference_price if order.limit_price is None else order.limit_price
         sign = 1 if order.direction == "long" else -1
         stop, target = order.stop_distance, order.target_distance
-        costs = self._costs_usd(order.quantity)
+        costs = _costs_usd(self._instrument, order.quantity, self._slippage_ticks)
         confidence, low, high = _confidence(order)
         return Recommendation(
             id=order.trade_id,
@@ -196,7 +196,9 @@ class Recommender:
             modal_price=signal.modal_price,
             modal_position=signal.modal_position,
             volume_ratio=signal.volume_ratio,
-            risk_usd=None if stop is None else self._usd(stop, order.quantity) + costs,
+            risk_usd=None
+            if stop is None
+            else risk_usd(self._instrument, stop, order.quantity, self._slippage_ticks),
             reward_usd=None if target is None else self._usd(target, order.quantity) - costs,
             reasoning=self._reasoning(order, signal),
             simulated=self.simulated,
@@ -216,10 +218,6 @@ class Recommender:
 
     def _usd(self, points: float, quantity: int) -> float:
         return points * self._instrument.point_value * quantity
-
-    def _costs_usd(self, quantity: int) -> float:
-        slippage = self._slippage_ticks * self._instrument.tick_value
-        return _SIDES * (self._instrument.commission + slippage) * quantity
 
     def _validity(self, order: Order) -> str:
         if order.limit_price is not None and self._day_end is not None:
@@ -245,6 +243,25 @@ class Recommender:
             f"modal price {price_text(signal.modal_price, self._instrument.tick_size)} "
             f"in the {_place(signal.modal_position)} of its range, {retest}"
         )
+
+
+def risk_usd(
+    instrument: Instrument, stop_distance: float, quantity: int, slippage_ticks: float
+) -> float:
+    """Return what a stop costs for a quantity, with commission and slippage of both sides.
+
+    Examples
+    --------
+    >>> risk_usd(Instrument.builtin("ES"), 10.0, 1, 0.0)
+    505.0
+    """
+    costs = _costs_usd(instrument, quantity, slippage_ticks)
+    return stop_distance * instrument.point_value * quantity + costs
+
+
+def _costs_usd(instrument: Instrument, quantity: int, slippage_ticks: float) -> float:
+    slippage = slippage_ticks * instrument.tick_value
+    return _SIDES * (instrument.commission + slippage) * quantity
 
 
 def end_of_day(sessions: Sessions, flatten_minutes: int) -> Callable[[int], int | None]:

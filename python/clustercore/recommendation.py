@@ -76,7 +76,7 @@ class Recommendation:
     volume_ratio : float
         Volume of the cluster against the usual volume.
     risk_usd, reward_usd : float or None
-        What stop and target are worth for the quantity, before costs.
+        What the stop costs and the target earns for the quantity, with the costs of both sides.
     reasoning : str
         One line.
     simulated : bool

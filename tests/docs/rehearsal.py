@@ -89,6 +89,10 @@ class Rehearsal:
             command += f" --gateway {ADDRESS}"
         return command.replace(ADDRESS, f"127.0.0.1:{self._port}")
 
+    def place_of(self, command: str) -> Path:
+        """Return where a command runs: a service is refused in a folder of temporary files."""
+        return Path.home() if command.startswith("clustercore service") else self.folder
+
     def wait_for_live(self, seconds: float = 60.0) -> str:
         """Wait for the live process to end in order, and return what it said."""
         assert self._live is not None, "nothing runs"

@@ -84,7 +84,7 @@ def run_python(path: Path, block: Block, namespace: dict[str, Any]) -> None:
     exec(compile(source, name_of(path), "exec"), namespace)  # noqa: S102 (the documents are ours)
 
 
-def run_command(command: str, folder: Path, rehearsal: Rehearsal) -> None:
+def run_command(command: str, rehearsal: Rehearsal) -> None:
     first = command.split(maxsplit=1)[0]
     if first in NOT_RUN:
         return
@@ -93,7 +93,7 @@ def run_command(command: str, folder: Path, rehearsal: Rehearsal) -> None:
         return
     run = subprocess.run(
         ["bash", "-c", rehearsal.adapted(command)],
-        cwd=folder,
+        cwd=rehearsal.place_of(command),
         env=rehearsal.environ,
         capture_output=True,
         text=True,
@@ -133,7 +133,7 @@ def run_document(path: Path, folder: Path) -> dict[str, Any]:
                 write_file(block, folder)
             elif block.language in SHELL:
                 for command in commands_of(block):
-                    run_command(command, folder, rehearsal)
+                    run_command(command, rehearsal)
     return namespace
 
 

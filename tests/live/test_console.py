@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from clustercore.cli.live import _say_note
 from clustercore.live.console import (
     StatusLine,
     recommendation_block,
@@ -22,6 +23,7 @@ from clustercore.live.console import (
 )
 from clustercore.live.status import RootStatus, Status
 from clustercore.recommendation import Recommendation
+from clustercore.store import FeedEvent
 
 AT = 1_734_616_920_000_000_000
 PATIENCE_S = 10.0
@@ -149,7 +151,39 @@ def test_the_line_fits_and_keeps_what_matters(width: int, state: str) -> None:
         assert "SIMULATED" in line.plain
         assert "ESZ4" in line.plain
     if width >= 80:
-        assert "long 2 @ 4574.25" in line.plain
+        assert "2 @ 4574.25" in line.plain
+
+
+LONG_REASON = "neither bars nor an interval's end past the minute: 14:01, 14:02, x"
+
+
+def test_80_columns_hold_what_a_trader_asks_for() -> None:
+    for status in (STATUS, replace(STATUS, simulated=True)):
+        line = status_line(status, 80).plain
+        for part in ("LIVE", "ESZ4", "14:01 3s", "1.30x", "2 retests", "2 @ 4574.25", "+$432.50"):
+            assert part in line, (part, line)
+
+
+def test_a_reason_gives_way_before_what_is_at_stake_does() -> None:
+    for width in (80, 100, 200):
+        line = status_line(replace(STATUS, state="DEGRADED", reason=LONG_REASON), width).plain
+        for part in ("DEGRADED", "neither bars nor an", "14:01", "2 @ 4574.25", "+$432.50"):
+            assert part in line, (part, line)
+        # It takes what room the others leave, and no room stays empty beside a cut word.
+        assert LONG_REASON in line or len(line) == width
+
+
+def test_60_columns_hold_the_bar_and_the_result() -> None:
+    line = status_line(replace(STATUS, simulated=True), 60).plain
+    for part in ("LIVE", "SIMULATED", "ESZ4", "14:01 3s", "2 @ 4574.25", "+$432.50"):
+        assert part in line, (part, line)
+
+
+def test_a_block_on_trade_is_shortened_too() -> None:
+    blocked = replace(ES, blocked="halted: " + "max_drawdown_pct " * 5)
+    line = status_line(replace(STATUS, roots=(blocked,)), 80).plain
+    for part in ("halted: max_draw", "2 @ 4574.25", "+$432.50"):
+        assert part in line, (part, line)
 
 
 def test_several_instruments_have_a_line_each_and_a_sum() -> None:
@@ -183,20 +217,18 @@ def test_words_from_outside_cannot_move_the_cursor() -> None:
     assert "\x1b" not in drawn(replace(REC, reasoning=evil, contract=evil))
 
 
-def test_a_log_file_gets_blocks_and_changes_of_state_only() -> None:
+def test_a_log_file_gets_blocks_and_sentences_only() -> None:
     stream = io.StringIO()
     with StatusLine(stream) as console:
-        console.update(replace(STATUS, state="CONNECTING", reason="127.0.0.1:13000"))
-        settle(console)
+        console.say("2024-12-19T14:02:00Z LIVE: bars come in time")
         for number in range(50):
             console.update(replace(STATUS, updated_at=AT + number))
             if number % 25 == 0:
                 settle(console)
-        settle(console)
         console.show(REC)
-        console.update(replace(STATUS, state="STOPPED", reason="asked to", since=AT + 10**9))
+        console.say("2024-12-19T14:02:01Z STOPPED: asked to")
     head, block, tail = stream.getvalue().partition(recommendation_text(REC))
-    assert head == ("2024-12-19T14:02:00Z CONNECTING: 127.0.0.1:13000\n2024-12-19T14:02:00Z LIVE\n")
+    assert head == "2024-12-19T14:02:00Z LIVE: bars come in time\n"
     assert block
     assert tail == "\n2024-12-19T14:02:01Z STOPPED: asked to\n"
 
@@ -248,6 +280,24 @@ def test_on_a_terminal_the_line_changes_in_place() -> None:
     # The block is written above the line, which is drawn again below.
     assert "no answer" in written[written.index("SIMULATED") :]
     assert written.endswith(("\x1b[?25h", "\x1b[2K"))
+
+
+def test_a_terminal_keeps_sentences_above_the_line() -> None:
+    def play(console: StatusLine) -> None:
+        console.update(STATUS)
+        settle(console)
+        _say_note(console.say, noted("state", "no answer", state="BACKOFF"))
+        _say_note(console.say, noted("risk", "halted: max_drawdown_pct"))
+        _say_note(console.say, noted("late", "not for the console"))
+
+    written = on_terminal(play)
+    assert written.count("2024-12-19T14:02:00Z BACKOFF: no answer\r\n") == 1, written
+    assert written.count("2024-12-19T14:02:00Z ES halted: max_drawdown_pct\r\n") == 1, written
+    assert "not for the console" not in written
+
+
+def noted(kind: str, reason: str, state: str = "") -> FeedEvent:
+    return FeedEvent(at=AT, kind=kind, root="ES", reason=reason, detail={"state": state})
 
 
 def test_a_terminal_that_takes_nothing_holds_up_nobody() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import json
 import shutil
 import subprocess
@@ -19,10 +20,13 @@ from clustercore import parity
 from clustercore.engine import ENGINE_VERSION
 from clustercore.gateway import GatewayData, sample_parent_data
 from clustercore.inputs import Bar, Carry, Closed, Epoch, Input, WarmUp
+from clustercore.live.projections import LATEST, LOG
+from clustercore.live.runner import LiveRunner
 from clustercore.live.startup import days_needed
 from clustercore.live.strategy import Calendar
+from clustercore.recommendation import Recommendation
 from clustercore.sessions import load_sessions
-from clustercore.store import DERIVED, Store
+from clustercore.store import DERIVED, FeedEvent, Store
 from tests.live.harness import ACTIVE, HOLD, Run, assert_parity, derived, live, part
 from tests.live.killed import CONFIG
 from tests.live.test_feed_behaviours import (
@@ -228,10 +232,19 @@ def write_as_old_engine(database: Path) -> None:
     with Store.open(database, create=False) as store:
         upto = max((one.upto_seq for one in store.certificates("ES")), default=0)
         stored = {name: store.derived(name, "ES", 1) for name in DERIVED}
+        log = store.inputs("ES", 1)
+        ends = {
+            one.upto_seq: log.filter(pl.col("seq") <= one.upto_seq).height
+            for one in store.certificates("ES")
+        }
     found = parity.hash_frames(
         {name: frame.filter(pl.col("seq") <= upto) for name, frame in stored.items()}
     )
     change(database, "UPDATE certificates SET outputs_hash = ? WHERE upto_seq = ?", found, upto)
+    for seq, inputs_hash in zip(ends, parity.hash_rows(log, list(ends.values())), strict=True):
+        change(
+            database, "UPDATE certificates SET inputs_hash = ? WHERE upto_seq = ?", inputs_hash, seq
+        )
 
 
 def change(database: Path, statement: str, *values: object) -> None:
@@ -381,6 +394,59 @@ def test_a_changed_recommendation_is_named_and_made_again(tmp_path: Path) -> Non
         parity.rebuild(store)
         assert parity.check(store)[0].ok
         assert store.recommendations("ES") == run.recommendations
+
+
+def test_recommendations_in_doubt_are_not_published(tmp_path: Path) -> None:
+    data = part(sample_parent_data(sessions=2), 21.0, 29.0)
+    middle = data.span[0] + 7 * 3600 * 10**9
+    first = live(data.before(middle), tmp_path, config=ACTIVE)
+    assert first.recommendations
+    files = [tmp_path / LATEST, tmp_path / LOG]
+    before = [file.read_text("utf-8") for file in files]
+    change(first.database, "UPDATE recommendations SET stop_loss = 1.0")
+    second = live(data, tmp_path, config=ACTIVE, start=middle)
+    assert second.code == 1
+    alarms = [note.reason for note in second.notes if note.kind == "alarm"]
+    assert any("recommendations row 0, column 'stop_loss'" in reason for reason in alarms)
+    assert not any(note.detail["state"] == "LIVE" for note in second.notes if note.kind == "state")
+    assert [file.read_text("utf-8") for file in files] == before
+
+
+def test_halts_are_told_and_what_is_at_risk_agrees_with_the_recommendation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A path that is relative to another folder than the asker's.
+    monkeypatch.chdir(tmp_path)
+    config = ACTIVE.override(
+        {"risk.max_consecutive_losses": 1, "size.max_contracts": 1, "risk.max_open_contracts": 1}
+    )
+    said: list[tuple[float | None, float]] = []
+    copies: list[concurrent.futures.Future[Any]] = []
+
+    def watch(runner: LiveRunner, event: FeedEvent) -> bool:
+        def compare(made: Recommendation) -> None:
+            # The order works now, and nothing else does.
+            runner._refresh(force=True)
+            said.append((made.risk_usd, runner.status.risk_usd))
+
+        runner.on_recommendation = compare
+        if event.kind == "state" and event.detail["state"] == "LIVE" and not copies:
+            copies.append(runner.commands.submit("snapshot", {}))
+        return False
+
+    data = part(sample_parent_data(sessions=2), 21.0, 28.0)
+    run = live(data, Path(), config=config, stop_when=watch)
+    assert run.code == 0
+    assert copies[0].result(timeout=0)["path"] == str(tmp_path / "live.duckdb.snapshot.duckdb")
+    assert run.status.database == str(tmp_path / "live.duckdb")
+    risk = derived(run.database, "risk")
+    assert risk.height
+    told = [note for note in run.notes if note.kind == "risk"]
+    assert [note.detail["kind"] for note in told] == risk["kind"].to_list()
+    assert all(note.reason.startswith(note.detail["kind"]) for note in told)
+    assert said
+    for recommended, shown in said:
+        assert shown == pytest.approx(recommended)
 
 
 # Told by a script: other session days, and settings that look back further than the log.

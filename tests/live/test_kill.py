@@ -23,7 +23,7 @@ from clustercore.gateway import Gateway, GatewayData, sample_parent_data, write_
 from clustercore.gateway.historical import HistoricalServer
 from clustercore.live.projections import FIELDS, LATEST, LOG
 from clustercore.store import DERIVED, Store
-from clustercore.store.files import snapshot_path
+from clustercore.store.places import snapshot_path
 from tests.live.harness import assert_parity, consumed, derived, live
 from tests.live.killed import BOUNDARIES, CONFIG, DELIVERED, short_market
 

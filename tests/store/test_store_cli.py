@@ -12,11 +12,13 @@ import pytest
 from polars.testing import assert_frame_equal
 
 import clustercore as cc
+from clustercore.cli import output
 from clustercore.cli.db import db
 from clustercore.errors import ConfigError, DataError
-from clustercore.store import Store
+from clustercore.store import Store, sql
 from clustercore.store.reference import store_page
 from clustercore.store.schema import TABLES, VIEWS
+from clustercore.store.sql import Deadline
 from tests.store.made import entries, filled
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -70,7 +72,7 @@ def test_check_passes_and_names_what_does_not_fit(
         store._open().execute("DELETE FROM inputs WHERE seq = 2000")
         store._open().execute("INSERT INTO trades SELECT * FROM trades LIMIT 1")
         store._open().execute("UPDATE trades SET seq = 1000000")
-        store._open().execute("INSERT INTO commits VALUES ('none', NULL, 1)")
+        store._open().execute("INSERT INTO commits VALUES ('none', make_timestamp_ns(1), 1)")
         store._open().execute("DELETE FROM session_tables")
     assert run("check", path) == 1
     text = printed(capsys)
@@ -167,6 +169,47 @@ def test_sql(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for option in (("--limit", "-1"), ("--seconds", "0"), ("--seconds", "nan")):
         with pytest.raises(ConfigError, match=option[0]):
             run("sql", path, "SELECT 1", *option)
+
+
+def test_sql_shows_any_cell_and_any_name(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    query = "SELECT chr(27) || '[2J' AS a, 1 AS a, repeat('x', 5000) AS long, NULL AS none"
+    assert run("sql", path, query) == 0
+    text = printed(capsys)
+    assert "\x1b" not in text
+    assert "[2J" in text
+    assert "x" * 900 in text
+    assert "x" * 1100 not in text
+    assert run("sql", path, query, "--json") == 0
+    (row,) = json.loads(printed(capsys))["rows"]
+    assert row == {"a": "\x1b[2J", "a_2": 1, "long": "x" * 5000, "none": None}
+    with pytest.raises(ConfigError, match="--memory"):
+        run("sql", path, "SELECT 1", "--memory", "foo")
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_the_time_limit_covers_the_showing(
+    path: Path, form: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetch_too_late(*_: object) -> list[tuple[int, ...]]:
+        monkeypatch.setattr(Deadline, "left_s", 0.0)
+        return [(1,), (2,)]
+
+    monkeypatch.setattr(sql, "_fetch", fetch_too_late)
+    with pytest.raises(DataError, match="with showing its rows"):
+        run("sql", path, "SELECT 1 AS a", *form)
+
+
+def test_a_table_of_rows_fits_the_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "40")
+    output.emit_rows(("name", "n"), [("y" * 100, 12345), ("z", None)], right=[1])
+    lines = printed(capsys).splitlines()
+    assert max(map(len, lines)) <= 40
+    assert sum(line.count("y") for line in lines) == 100
+    assert lines[0].split() == ["name", "n"]
+    assert lines[2].endswith("12345")
 
 
 @pytest.mark.parametrize("command", ["info", "check", "rebuild", "snapshot"])

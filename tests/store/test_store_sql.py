@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import resource
+import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
 import polars as pl
 import pytest
 
+from clustercore.errors import ConfigError
 from clustercore.store import Commit, Store, StoreError, sql
+from clustercore.store.errors import classified
 from clustercore.store.reference import QUERIES
 from clustercore.store.schema import TABLES, VIEWS
-from clustercore.store.sql import ask, readable
+from clustercore.store.sql import Deadline, ask, limited, readable
 from tests.store.made import entries, filled, recommendation
 
 
@@ -121,7 +126,7 @@ def test_a_query_is_stopped_when_its_time_is_over(path: Path, query: str) -> Non
 
 
 def test_a_query_gets_no_more_memory_than_it_may(path: Path) -> None:
-    with pytest.raises(StoreError, match="Memory") as caught:
+    with pytest.raises(StoreError, match="more memory than 64MB") as caught:
         ask(path, "SELECT list(range) FROM range(500000000)", memory="64MB", seconds=20)
     assert caught.value.reason == "refused"
 
@@ -194,6 +199,47 @@ def test_the_file_has_the_declared_tables_and_columns(path: Path) -> None:
             assert kind.replace('"', "") == column.type.replace('"', ""), column
 
 
+def test_a_value_that_is_never_missing_cannot_be(tmp_path: Path) -> None:
+    path = filled(tmp_path / "a.duckdb", 1)
+    connection = duckdb.connect(str(path), read_only=True)
+    rows = connection.execute(
+        "SELECT table_name, column_name FROM duckdb_columns() WHERE NOT internal AND is_nullable"
+    ).fetchall()
+    connection.close()
+    views = {view.name for view in VIEWS}
+    found = {(table, column) for table, column in rows if table not in views}
+    assert found == {
+        (table.name, column.name)
+        for table in TABLES.values()
+        for column in table.columns
+        if column.nullable
+    }
+    with Store.open(path) as store:
+        before = store.commits()
+        with pytest.raises(StoreError, match="a value is missing") as caught:
+            store.commit(
+                [],
+                commits=[Commit(recommendation_id="a", committed_at=None, price=1)],  # type: ignore[arg-type]
+            )
+        assert caught.value.reason == "invalid"
+        assert store.commits().equals(before)
+
+
+def test_views_say_when_their_rows_were_received(path: Path) -> None:
+    marks = ask(path, "SELECT count(created_at), count(*) FROM portfolio").rows[0]
+    assert 0 < marks[0] <= marks[1]
+    query = (
+        "SELECT bool_and(created_at = arrival) FROM portfolio JOIN inputs ON seq = portfolio.id "
+        "WHERE kind = 'bar'"
+    )
+    assert ask(path, query).rows == [(True,)]
+    ended = ask(path, "SELECT created_at, trade_timestamp FROM context_performance").rows
+    assert ended
+    assert all(created is None or created >= at for created, at in ended)
+    ids = [row[0] for row in ask(path, "SELECT id FROM bayesian_data ORDER BY id").rows]
+    assert ids == list(range(1, len(ids) + 1))
+
+
 def test_while_a_process_owns_the_store_its_snapshot_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,3 +260,94 @@ def _owned_by_another(path: Path) -> Callable[..., None]:
         raise StoreError("owned", reason="locked", file=path)
 
     return connect
+
+
+@pytest.mark.parametrize("memory", ["foo", "", "1kb", "512", "-1", "100%", "15MB"])
+def test_an_amount_of_memory_is_checked_before_the_file_is_opened(path: Path, memory: str) -> None:
+    with pytest.raises(ConfigError, match="--memory: not an amount of memory"):
+        ask(path, "SELECT 1", memory=memory)
+
+
+@pytest.mark.parametrize("memory", ["16MB", "64 mb", "0.5GiB", "1gb"])
+def test_amounts_of_memory_are_understood(path: Path, memory: str) -> None:
+    assert ask(path, "SELECT count(*) FROM inputs", memory=memory).rows[0][0] > 0
+
+
+def test_a_fault_of_opening_is_not_called_damage(path: Path) -> None:
+    found = classified(duckdb.InvalidInputException("no such option"), path, opening=True)
+    assert found.reason == "failed"
+    assert "nothing says that it is damaged" in str(found)
+    assert classified(duckdb.InternalException("?"), path, opening=True).reason == "damaged"
+
+
+def test_a_file_that_lost_its_end_says_what_to_do(tmp_path: Path) -> None:
+    path = filled(tmp_path / "a.duckdb", 1)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+    def read() -> None:
+        with Store.open(path, read_only=True) as store:
+            for name in TABLES:
+                store.table(name)
+
+    with pytest.raises(StoreError) as caught:
+        read()
+    assert caught.value.reason == "damaged"
+    assert "a.duckdb.wal" in str(caught.value)
+    assert "put the newest snapshot in its place" in str(caught.value)
+
+
+MEGABYTE = "SELECT repeat('x', 1000000) FROM range({rows})"
+
+
+@pytest.mark.parametrize("query", [MEGABYTE.format(rows=40), "SELECT * FROM range(10000000)"])
+def test_rows_are_fetched_as_far_as_memory_allows(path: Path, query: str) -> None:
+    with pytest.raises(StoreError, match="the result is larger than 32MB; ask for fewer") as caught:
+        ask(path, query, limit=0, memory="32MB", seconds=60)
+    assert caught.value.reason == "refused"
+
+
+def test_large_values_are_counted_wherever_they_are(path: Path) -> None:
+    inside = "SELECT [{'a': repeat('x', 1000000)}] FROM range(40)"
+    with pytest.raises(StoreError, match="larger than"):
+        ask(path, inside, limit=0, memory="32MB", seconds=60)
+
+
+def test_time_is_looked_at_while_rows_are_fetched(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = Deadline(3600.0)
+    looked = iter(range(5))
+
+    def left(_: Deadline) -> float:
+        return 1.0 if next(looked, None) is not None else 0.0
+
+    monkeypatch.setattr(Deadline, "left_s", property(left))
+    with pytest.raises(StoreError, match="with showing its rows") as caught:
+        ask(path, "SELECT * FROM range(1000000)", limit=0, seconds=late)
+    assert caught.value.reason == "timeout"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the system does not say what is in use")
+def test_a_process_is_held_to_what_a_query_may_use(path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    with pytest.raises(StoreError, match=r"(memory|larger) than 64MB"), limited("64MB"):
+        ask(path, "SELECT repeat('x', 2000000) FROM range(2000)", memory="64MB", seconds=60)
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
+
+
+def test_instants_with_a_zone_need_no_other_package(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pytz", None)
+    new_york = "make_timestamp(0) AT TIME ZONE 'America/New_York'"
+    query = f'SELECT {new_york} AS a, [{new_york}] AS "b""c", \'ä;\' AS a, NULL::TIMESTAMPTZ; -- ;'
+    answer = ask(path, query)
+    assert answer.columns == ("a", 'b"c', "a", "CAST(NULL AS TIMESTAMPTZ)")
+    ((first, listed, *rest),) = answer.rows
+    assert first == datetime(1970, 1, 1, 5, tzinfo=UTC)
+    assert first.tzinfo is UTC
+    assert "1970-01-01" in listed
+    assert rest == ["ä;", None]
+    ordered = ask(path, "SELECT now() + to_days(range::INT) FROM range(9) ORDER BY 1 DESC", limit=3)
+    assert ordered.rows == sorted(ordered.rows, reverse=True)
+    assert ordered.cut

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,12 +12,21 @@ from cyclopts import App, Parameter
 
 from clustercore.cli import output, writing
 from clustercore.cli.options import AS_TEXT, OUTPUT, OutputOptions
-from clustercore.errors import ConfigError, DataError
+from clustercore.cli.stores import (
+    owned,
+    private,
+    readable,
+    reading,
+    silent,
+    store_errors,
+)
+from clustercore.errors import ConfigError
 
 if TYPE_CHECKING:
     import polars as pl
 
     from clustercore.store import Store
+    from clustercore.store.sql import Answer, Deadline
 
 __all__ = ["db"]
 
@@ -48,7 +56,7 @@ def info(file: Path, /, *, shown: OutputOptions = AS_TEXT) -> int:
     file
         The store.
     """
-    with _reading(file) as (store, note):
+    with reading(file) as (store, note):
         document = _described(store) | note
     if shown.json:
         output.emit_json(document)
@@ -65,9 +73,9 @@ def _described(store: Store) -> dict[str, Any]:
     bars = log.filter(log["kind"] == "bar")
     return {
         "file": store.path,
-        "bytes": store.path.stat().st_size,
+        "bytes": _size(store.path),
         "schema_version": int(made["schema_version"]),
-        "made_by": made["clustercore"],
+        "made_by": made.get("clustercore", "an unknown version"),
         "tables": {name: store.count(f'SELECT count(*) FROM "{name}"') for name in TABLES},  # noqa: S608
         "inputs": dict(log["kind"].value_counts(sort=True).iter_rows()),
         "engines": [
@@ -75,6 +83,14 @@ def _described(store: Store) -> dict[str, Any]:
             for root in log["root"].unique(maintain_order=True).to_list()
         ],
     }
+
+
+def _size(path: Path) -> int:
+    """Return the bytes of a store, with those that are in its log still."""
+    from clustercore.store.places import log_path
+
+    parts = (path, log_path(path))
+    return sum(part.stat().st_size for part in parts if part.exists())
 
 
 def _engine(store: Store, root: str, bars: pl.DataFrame) -> dict[str, Any]:
@@ -147,7 +163,7 @@ def check(file: Path, /, *, shown: OutputOptions = AS_TEXT) -> int:
     from clustercore.parity import check as replay
     from clustercore.store.audit import audit
 
-    with output.progress("reading every row") as step, _owned(file, read_only=True) as store:
+    with output.progress("reading every row") as step, owned(file, read_only=True) as store:
         findings = audit(store)
         step("replaying the log")
         parities = replay(store)
@@ -171,6 +187,8 @@ def _show_check(file: Path, findings: list[Any], parities: list[Any]) -> None:
             if parity.ok
             else f"ERROR: {place}: {parity.difference}{how}"
         )
+    if not parities:
+        lines.append("nothing to replay: the store holds no input")
     if not findings:
         lines.append("the tables fit together")
     output.emit_text("\n".join(lines))
@@ -186,7 +204,8 @@ def _show_check(file: Path, findings: list[Any], parities: list[Any]) -> None:
 def rebuild(file: Path, /, *, shown: OutputOptions = AS_TEXT) -> int:
     """Make the derived tables again from the inputs, one epoch a transaction.
 
-    Stop the live process first. Epochs of another engine version stay as they are.
+    Stop the live process first. Epochs of another engine version stay as they are; rows of an
+    instrument or an epoch that the log does not know are deleted.
 
     Parameters
     ----------
@@ -195,13 +214,16 @@ def rebuild(file: Path, /, *, shown: OutputOptions = AS_TEXT) -> int:
     """
     from clustercore.parity import rebuild as again
 
-    with output.progress("replaying the log"), _owned(file) as store:
-        parities = again(store)
+    with output.progress("replaying the log"), private(), owned(file) as store:
+        made = again(store)
     if shown.json:
-        output.emit_json({"file": file, "epochs": map(asdict, parities)})
+        epochs = map(asdict, made.epochs)
+        output.emit_json({"file": file, "epochs": epochs, "deleted": made.deleted})
         return 0
-    lines = [f"{file}: {len(parities)} epochs made again"]
-    for parity in parities:
+    lines = [f"{file}: {len(made.epochs)} epochs made again"]
+    if made.deleted:
+        lines.append(f"{made.deleted:,} rows of no epoch of the log deleted")
+    for parity in made.epochs:
         changed = "as they were" if parity.ok else f"other than before: {parity.difference}"
         lines.append(f"{parity.root} epoch {parity.epoch}: {changed}")
     output.emit_text("\n".join(lines))
@@ -246,7 +268,7 @@ def export(
                 found=root,
                 expected="--out with a name that ends with .parquet or .csv",
             )
-    with output.progress("writing"), _reading(file) as (store, note):
+    with output.progress("writing"), private(), reading(file) as (store, note):
         written = _export_bars(store, out, root) if bars_only else _export_tables(store, out)
     if shown.json:
         output.emit_json({"out": out, "rows": written} | note)
@@ -314,7 +336,7 @@ def snapshot(
     """Write a consistent copy, whole or not at all.
 
     A live process makes one by itself at each session's end; one that owns the store is asked for
-    it.
+    it. A file that is there is replaced only when it is a snapshot of the same store.
 
     Parameters
     ----------
@@ -323,7 +345,7 @@ def snapshot(
     out
         Where to; beside the store when left out.
     """
-    with output.progress("copying"):
+    with output.progress("copying"), private():
         written = _copied(file, out)
     size = written.stat().st_size
     if shown.json:
@@ -366,30 +388,52 @@ def sql(
     limit
         Show the first so many rows; 0 shows all.
     seconds
-        Stop the query after this time.
+        Stop after this time, whether the query or the showing of its rows takes it.
     memory
-        What the query may use.
+        What the query may use, and its rows once more.
     """
-    from clustercore.store.sql import ask, readable
+    from clustercore.store.sql import Deadline, ask, limited, memory_bytes
 
     _check_limits(limit, seconds)
-    with _store_errors():
-        found = readable(file)
-        note = _snapshot_note(file, found)
-        answer = ask(found, query, limit=limit, seconds=seconds, memory=memory)
-    if shown.json:
-        rows = [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
-        output.emit_json({"file": found, "rows": rows, "cut": answer.cut} | note)
-        return 0
-    numbers = [
-        name
-        for place, name in enumerate(answer.columns)
-        if answer.rows and isinstance(answer.rows[0][place], int | float)
-    ]
-    output.emit_table(answer.columns, answer.rows, right=numbers)
-    if answer.cut:
+    memory_bytes(memory)
+    with store_errors():
+        found, note = readable(file)
+        deadline = Deadline(seconds)
+        with limited(memory):
+            answer = ask(found, query, limit=limit, seconds=deadline, memory=memory)
+            _show_answer(answer, {"file": found} | note, deadline, as_json=shown.json)
+    if answer.cut and not shown.json:
         output.emit_text(f"the first {limit} rows (--limit 0 shows all)")
     return 0
+
+
+def _show_answer(
+    answer: Answer, about: dict[str, Any], deadline: Deadline, *, as_json: bool
+) -> None:
+    if as_json:
+        names = _told_apart(answer.columns)
+        rows = [dict(zip(names, row, strict=True)) for row in answer.rows]
+        document = about | {"rows": rows, "cut": answer.cut}
+        output.emit_json(document, between=deadline.check)
+        return
+    numbers = [
+        place
+        for place in range(len(answer.columns))
+        if answer.rows and isinstance(answer.rows[0][place], int | float)
+    ]
+    output.emit_rows(answer.columns, answer.rows, right=numbers, between=deadline.check)
+
+
+def _told_apart(columns: Sequence[str]) -> list[str]:
+    """Return names of which none comes twice: ``a``, ``a_2``."""
+    names: list[str] = []
+    for column in columns:
+        name, count = column, 1
+        while name in names:
+            count += 1
+            name = f"{column}_{count}"
+        names.append(name)
+    return names
 
 
 def _check_limits(limit: int, seconds: float) -> None:
@@ -440,68 +484,42 @@ def reference(
     return 0
 
 
-@contextmanager
-def _store_errors() -> Iterator[None]:
-    """Say what is wrong with a store as any bad input is said."""
-    from clustercore.store import StoreError
-
-    try:
-        yield
-    except StoreError as error:
-        file = None if error.file is None else str(error.file)
-        raise DataError(error.problem, file=file) from error
-
-
 def _copied(file: Path, out: Path | None) -> Path:
     """Return a copy, made by the live process where one owns the store."""
     from clustercore.live.control import ControlError, ask
+    from clustercore.store.files import check_target
+
+    with store_errors():
+        if out is not None and file.exists():
+            check_target(file, out)
+        try:
+            made = Path(ask(file, "snapshot")["path"])
+        except ControlError as error:
+            if error.reason != "not_running":
+                raise
+            return _copied_from_file(file, out)
+        return made if out is None else _copied_on(made, file, out)
+
+
+def _copied_from_file(file: Path, out: Path | None) -> Path:
+    from clustercore.store import Store, StoreError
 
     try:
-        made = Path(ask(file, "snapshot")["path"])
-    except ControlError as error:
-        if error.reason != "not_running":
-            raise
-        with _owned(file, read_only=True) as store:
+        with Store.open(file, create=False, read_only=True) as store:
             return store.snapshot(out)
-    if out is None:
-        return made
+    except StoreError as error:
+        if error.reason != "locked" or error.file != file:
+            raise
+        raise silent(error) from error
+
+
+def _copied_on(made: Path, file: Path, out: Path) -> Path:
+    """Copy the snapshot that a live process made to where it is wanted."""
+    from clustercore.store import Store
+    from clustercore.store.files import take_over
+
+    with Store.open(made, create=False, read_only=True) as copy:
+        take_over(file, out, copy.store_id)
     with writing.staged_file(out) as staged:
         shutil.copyfile(made, staged)
     return out
-
-
-@contextmanager
-def _owned(file: Path, *, read_only: bool = False) -> Iterator[Store]:
-    from clustercore.store import Store
-
-    with _store_errors(), Store.open(file, create=False, read_only=read_only) as store:
-        yield store
-
-
-@contextmanager
-def _reading(file: Path) -> Iterator[tuple[Store, dict[str, Any]]]:
-    """Give the store, or its snapshot while a process owns it, and what to say of that."""
-    from clustercore.store.sql import readable
-
-    with _store_errors():
-        found = readable(file)
-        note = _snapshot_note(file, found)
-    with _owned(found, read_only=True) as store:
-        yield store, note
-
-
-def _snapshot_note(file: Path, found: Path) -> dict[str, Any]:
-    from clustercore.live.clock import SystemClock
-
-    if found == file:
-        return {}
-    age = max(0, SystemClock().now() - found.stat().st_mtime_ns) // _NANOS
-    output.note(f"another process owns {file}; this is its snapshot {found}, {_age(age)} old")
-    return {"snapshot_age_s": age}
-
-
-def _age(seconds: int) -> str:
-    for unit, length in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds // length} {unit}"
-    return f"{seconds} seconds"

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from clustercore.contracts import choose_front
 from clustercore.errors import ClusterCoreError
 from clustercore.instruments import parse_symbol
 from clustercore.live.clock import SystemClock
@@ -18,8 +17,9 @@ from clustercore.live.doctor import Probes, server_time
 from clustercore.live.key import file_mode, read_key
 from clustercore.live.past import HistoricalPast, open_past
 from clustercore.parity import roots as roots_of
-from clustercore.sessions import Sessions, load_sessions
+from clustercore.sessions import load_sessions
 from clustercore.store import Store
+from clustercore.store.sql import readable
 
 if TYPE_CHECKING:
     from clustercore.config import Config
@@ -28,10 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ["probes_of"]
 
-_MINUTE_NS = 60 * 10**9
-_DAY_NS = 86_400 * 10**9
 _VENDOR = "hist.databento.com"
 _TIMEOUT_S = 10.0
+_ATTEMPTS = 1
 
 
 def probes_of(
@@ -60,7 +59,8 @@ def probes_of(
         parents = [f"{parts.root}.FUT" for parts in products if parts.kind in {"root", "parent"}]
         single = [s for s, parts in zip(symbols, products, strict=True) if parts.kind == "outright"]
         roots = [parts.root for parts in products]
-        past = open_past(stack, settings, key, database.parent, parents, single)
+        # A person waits for the answer: what fails is said at once.
+        past = open_past(stack, settings, key, database.parent, parents, single, attempts=_ATTEMPTS)
     market_end = 0
     if past is not None and settings.is_local:
         with contextlib.suppress(ClusterCoreError):
@@ -72,7 +72,7 @@ def probes_of(
         # Beside a gateway on this machine it is as late as its market.
         now=lambda: market_end or clock.now(),
         available_end=None if past is None else past.available_end,
-        leads=_ask_leads(past, sessions, roots, settings, database),
+        leads=_ask_leads(past, roots, database),
         server_time=None if settings.is_local or key is None else _vendor_time(stack),
         database=database,
         opened=lambda: _open(database),
@@ -89,24 +89,26 @@ def _needs_sessions(config: Config) -> bool:
 
 
 def _ask_leads(
-    past: HistoricalPast | None,
-    sessions: Sessions,
-    products: Sequence[str],
-    settings: LiveSettings,
-    database: Path,
+    past: HistoricalPast | None, products: Sequence[str], database: Path
 ) -> Callable[[], Mapping[str, str]] | None:
-    """Return who says which month is in front: the store, or a local server; nothing is bought."""
-    if database.exists():
-        return lambda: _followed(database, products)
-    if past is not None and settings.is_local:
-        return lambda: _leads(past, sessions, products)
-    return None
+    """Return who says which month is in front: the store, else history; nothing is bought."""
+    if past is None and not database.exists():
+        return None
+
+    def leads() -> Mapping[str, str]:
+        found = dict.fromkeys(products, "")
+        if database.exists():
+            found = _followed(database, products)
+        unknown = [root for root, symbol in found.items() if not symbol]
+        return found | (past.fronts(unknown) if past is not None and unknown else {})
+
+    return leads
 
 
-def _followed(database: Path, products: Sequence[str]) -> Mapping[str, str]:
+def _followed(database: Path, products: Sequence[str]) -> dict[str, str]:
     """Return the month that the engine of each product follows."""
     found = dict.fromkeys(products, "")
-    with Store.open(database, create=False, read_only=True) as store:
+    with _looked_into(database) as store:
         changes = store.table("inputs").filter(kind="contract")
     for root, symbol in changes.select("root", "symbol").iter_rows():
         if root in found:
@@ -114,21 +116,9 @@ def _followed(database: Path, products: Sequence[str]) -> Mapping[str, str]:
     return found
 
 
-def _leads(past: HistoricalPast, sessions: Sessions, products: Sequence[str]) -> Mapping[str, str]:
-    """Return the month that traded most over the last days of history, by product."""
-    end = past.available_end()
-    frame = past.bars(end - 3 * _DAY_NS, end)
-    frame = frame.with_columns(pl.from_epoch("ts_event", "ns").dt.replace_time_zone("UTC"))
-    roots = frame["symbol"].map_elements(lambda symbol: parse_symbol(symbol).root, pl.String)
-    leads = dict.fromkeys(products, "")
-    for (root,), months in frame.with_columns(root=roots).group_by("root", maintain_order=True):
-        bars = months.select("ts_event", "symbol", "volume")
-        located: list[int] = sessions.locate(bars["ts_event"]).drop_nulls().to_list()
-        if not located:
-            continue
-        choice = choose_front(bars, sessions, max(located) + 1, _MINUTE_NS)
-        leads[str(root)] = choice.symbol or ""
-    return leads
+def _looked_into(database: Path) -> Store:
+    """Return the store, or its snapshot while a live process owns it."""
+    return Store.open(readable(database), create=False, read_only=True)
 
 
 def _vendor_time(stack: contextlib.ExitStack) -> Callable[[], int]:
@@ -142,7 +132,7 @@ def _open(database: Path) -> None:
 
 
 def _history(database: Path) -> Mapping[str, int]:
-    with Store.open(database, create=False, read_only=True) as store:
+    with _looked_into(database) as store:
         sessions = load_sessions()
         return {
             root: sessions.locate(store.last_bars(root, 0)["ts"]).n_unique()
@@ -151,6 +141,6 @@ def _history(database: Path) -> Mapping[str, int]:
 
 
 def _bar_starts(database: Path) -> pl.Series:
-    with Store.open(database, create=False, read_only=True) as store:
+    with _looked_into(database) as store:
         parts = [store.last_bars(root, 0)["ts"].to_physical() for root in roots_of(store)]
     return pl.concat(parts) if parts else pl.Series(dtype=pl.Int64)

@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,9 +22,11 @@ from clustercore.cli.options import (
     SettingOptions,
     resolve_config,
 )
-from clustercore.errors import ConfigError
+from clustercore.cli.stores import owned, readable
+from clustercore.errors import ClusterCoreError, ConfigError, EngineBusy, InternalError
 
 if TYPE_CHECKING:
+    from clustercore.config import Config
     from clustercore.live.key import Key
     from clustercore.live.runner import LiveRunner, SessionSummary
     from clustercore.live.settings import LiveSettings
@@ -79,37 +81,34 @@ def live(
     debug
         Write more into the log.
     """
-    from clustercore.live.alerts import read_channels
     from clustercore.live.console import StatusLine
-    from clustercore.live.logs import configure_logs
-    from clustercore.live.runner import LiveRunner
+    from clustercore.live.logs import catch_up, configure_logs, held_back
 
     config = resolve_config(settings)
     chosen = _live_settings(settings.config, gateway, late, live_set)
     # What is written is for its owner: positions, orders, addresses.
     os.umask(0o077)
-    channels = read_channels(os.environ, Path.cwd())
-    if chosen.is_local and channels:
-        output.note("a rehearsal: no alert is sent")
-        channels = ()
-    key = _key(chosen)
-    runner = LiveRunner(config, symbol, database=db, settings=chosen, key=key, channels=channels)
+    with held_back() as said:
+        runner = _runner(config, symbol, db, chosen)
+    # The log beside a database is its process's, of which there is one.
+    _check_free(runner.database)
     console = StatusLine(sys.stdout)
     with (
         console,
-        configure_logs(
-            log or db.with_suffix(".log"), "DEBUG" if debug else "INFO", console=console.say
-        ),
+        configure_logs(log or _log_of(db), "DEBUG" if debug else "INFO", console=console.say),
         _signals(runner),
     ):
+        catch_up(said)
         runner.on_recommendation = console.show
         runner.on_status = console.update
         runner.on_note = lambda event: _say_note(console.say, event)
         runner.on_session = lambda summary: _say_lines(console.say, _session_lines(summary))
         try:
             code = runner.run()
-        except Exception:
-            logging.getLogger(__name__).exception("the live process failed")
+        except Exception as error:
+            logging.getLogger(__name__).error(  # noqa: TRY400 -- a traceback for a fault of ours only
+                "the live process failed: %s", error, exc_info=not _is_expected(error)
+            )
             raise
     for found in runner.parities.values():
         output.emit_text(_certificate(found))
@@ -122,9 +121,47 @@ def live(
     return code
 
 
+def _runner(config: Config, symbols: Sequence[str], db: Path, chosen: LiveSettings) -> LiveRunner:
+    from clustercore.live.alerts import read_channels
+    from clustercore.live.runner import LiveRunner
+
+    channels = read_channels(os.environ, Path.cwd())
+    if chosen.is_local and channels:
+        output.note("a rehearsal: no alert is sent")
+        channels = ()
+    return LiveRunner(
+        config, symbols, database=db, settings=chosen, key=_key(chosen), channels=channels
+    )
+
+
+def _check_free(database: Path) -> None:
+    """Refuse a database that another process owns."""
+    from clustercore.store.files import connect
+
+    if database.exists():
+        connect(database, read_only=True).close()
+
+
+def _log_of(db: Path) -> Path:
+    beside = db.with_suffix(".log")
+    return beside if beside != db else db.with_name(f"{db.name}.log")
+
+
+def _is_expected(error: Exception) -> bool:
+    """Return whether an error says itself what to do."""
+    ours = isinstance(error, ClusterCoreError)
+    return ours and not isinstance(error, EngineBusy | InternalError)
+
+
 def _say_note(say: Any, event: FeedEvent) -> None:  # noqa: ANN401 -- a method of the console
+    from clustercore.live.status import utc_text
+
     if event.kind == "parity":
         say(f"parity {event.root}: {event.reason}")
+    elif event.kind == "state":
+        say(f"{utc_text(event.at)} {event.detail['state']}: {event.reason}")
+    elif event.kind == "risk":
+        say(f"{utc_text(event.at)} {event.root} {event.reason}")
 
 
 def _say_lines(say: Any, lines: list[str]) -> None:  # noqa: ANN401 -- a method of the console
@@ -164,13 +201,9 @@ def _or_blank(value: float | None, form: str) -> str:
 def _live_settings(
     file: Path | None, gateway: str | None, late: str | None, changes: tuple[str, ...]
 ) -> LiveSettings:
-    from clustercore.live.settings import LiveSettings
+    from clustercore.live.settings import LiveSettings, read_live_table
 
-    table: dict[str, Any] = {}
-    if file is not None:
-        import tomllib
-
-        table = tomllib.loads(file.read_text("utf-8")).get("live", {})
+    table = {} if file is None else read_live_table(file)
     for text in changes:
         table |= _assigned(text)
     if gateway is not None:
@@ -267,7 +300,7 @@ def status(*, db: Database = _DATABASE, shown: OutputOptions = AS_TEXT) -> int:
         right=("volume", "retests", "day USD", "equity USD", "at risk USD"),
     )
     counts = ", ".join(f"{value} {name}" for name, value in answer["counts"].items())
-    output.emit_text(f"{counts}; sum at risk {answer['risk_usd']:,.2f} USD")
+    output.emit_text(f"{counts}; sum at risk {answer['risk_usd']:,.2f} USD with costs")
     return 0
 
 
@@ -314,24 +347,15 @@ def parity(*, db: Database = _DATABASE, shown: OutputOptions = AS_TEXT) -> int:
     file, its newest snapshot is checked.
     """
     from clustercore import parity as checks
-    from clustercore.store import Store, StoreError, snapshot_path
 
-    path = db
-    try:
-        store = Store.open(db, create=False, read_only=True)
-    except StoreError as error:
-        if error.reason != "locked" or not snapshot_path(db).exists():
-            raise
-        path = snapshot_path(db)
-        output.note(f"a live process owns {db}; checking its snapshot {path}")
-        store = Store.open(path, create=False, read_only=True)
-    with store, output.progress("replaying the log"):
+    path, _ = readable(db)
+    with owned(path, read_only=True) as store, output.progress("replaying the log"):
         found = checks.check(store)
         missed = {
             (root, epoch.number): checks.hindsight(store, root, epoch)
             for root in checks.roots(store)
+            if _is_equal(found, root)
             for _, epoch in store.epochs(root)
-            if all(one.ok and not one.note for one in found if one.root == root)
         }
         slipped = checks.slippage(store)
     if shown.json:
@@ -345,6 +369,8 @@ def parity(*, db: Database = _DATABASE, shown: OutputOptions = AS_TEXT) -> int:
             }
         )
         return 0 if all(one.ok for one in found) else _FOUND
+    if not found:
+        output.emit_text(f"nothing to compare: {path} holds no input")
     for one in found:
         output.emit_text(_certificate(one))
     _show_missed(missed)
@@ -356,6 +382,12 @@ def parity(*, db: Database = _DATABASE, shown: OutputOptions = AS_TEXT) -> int:
             f"average (worst {_signed(max(filled))})"
         )
     return 0 if all(one.ok for one in found) else _FOUND
+
+
+def _is_equal(found: list[Parity], root: str) -> bool:
+    """Return whether all of an engine's log was replayed, and found equal."""
+    own = [one for one in found if one.root == root]
+    return bool(own) and all(one.ok and not one.note for one in own)
 
 
 def _signed(points: float) -> str:
@@ -377,6 +409,8 @@ def _show_missed(missed: dict[tuple[str, int], Any]) -> None:
 def _certificate(found: Parity) -> str:
     verdict = "EQUAL" if found.ok else f"DIFFERENT: {found.difference}"
     counts = ", ".join(f"{count} {name}" for name, count in found.counts.items() if count)
+    if not found.config_id:
+        return f"parity {found.root}, epoch {found.epoch}: {verdict}"
     lines = [
         f"parity {found.root}, epoch {found.epoch}: {verdict}",
         f"  inputs   up to {found.upto_seq}  {found.inputs_hash[:32]}",
@@ -444,10 +478,16 @@ def install(
     dry_run: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     symbol: Symbols = ("ES",),
     db: Database = _DATABASE,
+    late: str | None = None,
+    live_set: Annotated[
+        tuple[str, ...], Parameter(name="--live", negative="", show_default=False)
+    ] = (),
     settings: SettingOptions = NO_SETTINGS,
     shown: OutputOptions = AS_TEXT,
 ) -> int:
     """Write a systemd unit for the live process; nothing is enabled or started.
+
+    What `clustercore live` would refuse is refused here.
 
     Parameters
     ----------
@@ -455,9 +495,13 @@ def install(
         Write it to your own units.
     dry_run
         Print it only.
+    late
+        miss or act: what becomes of a signal whose bar came too late.
+    live_set
+        One setting of the live process, such as max_bar_age_s=5; may be repeated.
     """
+    from clustercore.live.service import check_folder, unit_text
     from clustercore.live.service import install as write
-    from clustercore.live.service import unit_text
 
     if user == dry_run:
         raise ConfigError(
@@ -465,7 +509,10 @@ def install(
             field="service install",
             expected="--user to write it, or --dry-run to see it",
         )
+    _check_live(settings, symbol, db, late, live_set)
     database = db.expanduser().absolute()
+    for folder in (Path.cwd(), database.parent):
+        check_folder(folder)
     arguments = [part for name in symbol for part in ("--symbol", name)]
     arguments += ["--db", str(database)]
     if settings.preset is not None:
@@ -473,7 +520,9 @@ def install(
     if settings.config is not None:
         arguments += ["--config", str(settings.config.absolute())]
     arguments += [part for text in settings.set for part in ("--set", text)]
-    resolve_config(settings)
+    if late is not None:
+        arguments += ["--late", late]
+    arguments += [part for text in live_set for part in ("--live", text)]
     text = unit_text(arguments, folder=Path.cwd(), writable=[database.parent])
     done = write(text, dry_run=dry_run)
     if shown.json:
@@ -482,3 +531,18 @@ def install(
     output.emit_text(text if dry_run else f"written: {done.path}")
     output.emit_text("next:\n  " + "\n  ".join(done.next_steps))
     return 0
+
+
+def _check_live(
+    settings: SettingOptions,
+    symbols: Sequence[str],
+    db: Path,
+    late: str | None,
+    live_set: tuple[str, ...],
+) -> None:
+    """Refuse what the live process would refuse; its key is looked for when it starts."""
+    from clustercore.live.runner import REHEARSAL_KEY, LiveRunner
+
+    chosen = _live_settings(settings.config, None, late, live_set)
+    config = resolve_config(settings)
+    LiveRunner(config, symbols, database=db.expanduser(), settings=chosen, key=REHEARSAL_KEY)

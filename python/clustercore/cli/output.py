@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime
 from pathlib import Path
@@ -14,10 +14,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["emit_json", "emit_table", "emit_text", "note", "progress"]
+__all__ = ["emit_json", "emit_rows", "emit_table", "emit_text", "note", "progress"]
 
 # Wide enough that nothing is cut where the reader is a file or another program.
 _WIDTH_OF_A_PIPE = 1000
+# Letters of a cell that are shown; a page of text in a table helps nobody.
+_MOST_LETTERS = 1000
+_BETWEEN_COLUMNS = "   "
+# Narrower than this, words cannot be read any more.
+_LEAST_WIDTH = 8
+# Pieces of a document between two looks at the time.
+_PIECES = 1000
 
 
 def emit_text(text: str) -> None:
@@ -30,9 +37,19 @@ def note(text: str) -> None:
     sys.stderr.write(f"{text}\n")
 
 
-def emit_json(document: object) -> None:
-    """Write one JSON document to standard output; what is no finite number is null."""
-    emit_text(json.dumps(_plain(document), indent=2, ensure_ascii=False, allow_nan=False))
+def emit_json(document: object, between: Callable[[], object] | None = None) -> None:
+    """Write one JSON document to standard output; what is no finite number is null.
+
+    ``between`` is called every now and then while it is made; what it raises ends that, and then
+    nothing is written.
+    """
+    encoder = json.JSONEncoder(indent=2, ensure_ascii=False, allow_nan=False)
+    pieces = []
+    for count, piece in enumerate(encoder.iterencode(_plain(document))):
+        pieces.append(piece)
+        if between is not None and not count % _PIECES:
+            between()
+    emit_text("".join(pieces))
 
 
 def emit_table(
@@ -56,9 +73,83 @@ def emit_table(
             Text(header), justify="right" if header in right else "left", overflow="fold"
         )
     for row in rows:
-        table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+        table.add_row(*(Text(_shown(cell)) for cell in row))
     width = None if sys.stdout.isatty() else _WIDTH_OF_A_PIPE
     Console(file=sys.stdout, width=width, highlight=False).print(table)
+
+
+def emit_rows(
+    headers: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    right: Collection[int] = (),
+    between: Callable[[], object] = lambda: None,
+) -> None:
+    """Write rows of which there may be many, and whose cells may hold anything.
+
+    Parameters
+    ----------
+    headers : sequence of str
+        Names of the columns; one may come twice.
+    rows : iterable of sequences
+        Cells. Long ones are cut, and what a terminal would obey is taken out.
+    right : collection of int
+        Columns that hold numbers.
+    between : callable
+        Called before each row; what it raises ends the writing.
+    """
+    from rich.cells import cell_len, chop_cells, set_cell_size
+
+    shown = [[_cut(_shown(header)) for header in headers]]
+    for row in rows:
+        between()
+        shown.append([_cut(_shown(cell)) for cell in row])
+    widths = _fitted([max(map(cell_len, column)) for column in zip(*shown, strict=True)])
+    shown.insert(1, ["\u2500" * width for width in widths])
+    for row in shown:
+        between()
+        folded = [
+            chop_cells(cell, width) if cell_len(cell) > width else [cell]
+            for cell, width in zip(row, widths, strict=True)
+        ]
+        for line in range(max(map(len, folded), default=0)):
+            cells = [parts[line] if line < len(parts) else "" for parts in folded]
+            text = _BETWEEN_COLUMNS.join(
+                " " * (width - cell_len(cell)) + cell
+                if place in right
+                else set_cell_size(cell, width)
+                for place, (cell, width) in enumerate(zip(cells, widths, strict=True))
+            )
+            emit_text(f"  {text.rstrip()}")
+
+
+def _shown(cell: object) -> str:
+    """Return a cell as text, without what a terminal would obey."""
+    text = "" if cell is None else str(cell)
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() or letter == "\n" else " " for letter in text)
+
+
+def _cut(text: str) -> str:
+    line = text.replace("\n", " ")
+    return line if len(line) <= _MOST_LETTERS else f"{line[: _MOST_LETTERS - 1]}\u2026"
+
+
+def _fitted(widths: list[int]) -> list[int]:
+    """Return widths that fit the terminal: the widest columns give way, together.
+
+    Very many columns do not fit, and then run into the next line.
+    """
+    import shutil
+
+    if not sys.stdout.isatty():
+        return widths
+    room = shutil.get_terminal_size().columns - 2 - len(_BETWEEN_COLUMNS) * (len(widths) - 1)
+    most = max(widths, default=1)
+    while most > _LEAST_WIDTH and sum(min(width, most) for width in widths) > room:
+        most -= 1
+    return [max(1, min(width, most)) for width in widths]
 
 
 @contextmanager

@@ -51,7 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
-    if debug:
+    # The live process has a log, which gets it all.
+    if debug and given[:1] != ["live"]:
         _log_to_stderr()
     try:
         code = _dispatch(given)

@@ -128,13 +128,10 @@ def validate(file: Path, /, *, shown: OutputOptions = AS_TEXT) -> int:
 
 def _check_live(file: Path) -> None:
     """Check the table of the live process, which is no part of a configuration."""
-    import tomllib
+    from clustercore.live.settings import read_live_table
 
-    from clustercore.live.settings import LiveSettings
-
-    table = tomllib.loads(file.read_text("utf-8")).get("live", {})
     try:
-        LiveSettings.from_table(table)
+        read_live_table(file)
     except ConfigError as error:
         raise ConfigError(
             f"{file}: {error.problem}",

@@ -1,8 +1,8 @@
 """What the trader sees: a block for each recommendation, and one line that says how things are.
 
 On a terminal the line stays at the bottom and changes in place. Anywhere else there is no line:
-only blocks, in plain text, and a line when the state changes. Drawing has a thread of its own, so
-that a terminal that does not take output cannot hold up trading.
+only blocks and sentences, in plain text. Drawing has a thread of its own, so that a terminal that
+does not take output cannot hold up trading.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import contextlib
 import os
 import textwrap
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self, TextIO
 
 from clustercore.live.status import utc_text
@@ -50,9 +51,47 @@ _STATE_STYLES: Final = {
     "FATAL": "bold white on red",
 }
 
-# A part of a line: its words, their style, and its rank; the highest ranks go first when the
-# terminal is too narrow.
-_Part = tuple[str, str, int]
+# Letters of a reason that are left when there is room for no more.
+_FEWEST: Final = 20
+_GAP: Final = 2
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A part of the line.
+
+    Attributes
+    ----------
+    words : str
+        What it says.
+    style : str
+        How it looks.
+    rank : int
+        The highest ranks go first when the terminal is too narrow; rank 0 never does.
+    short : str
+        The same in fewer letters.
+    elastic : bool
+        Whether it may be cut anywhere.
+    """
+
+    words: str
+    style: str
+    rank: int
+    short: str = ""
+    elastic: bool = False
+
+    @property
+    def least(self) -> str:
+        """The fewest letters that it can be said in."""
+        if self.elastic:
+            return _cut(self.words, _FEWEST)
+        return self.short or self.words
+
+    def within(self, width: int) -> str:
+        """Return what it says in at most so many letters, where it can."""
+        if len(self.words) <= width:
+            return self.words
+        return _cut(self.words, max(width, _FEWEST)) if self.elastic else self.least
 
 
 def recommendation_text(recommendation: Recommendation) -> str:
@@ -266,50 +305,60 @@ def status_line(status: Status, width: int = _WIDTH) -> Text:
     """
     from rich.text import Text
 
-    state: list[_Part] = [(f" {status.state} ", _STATE_STYLES.get(status.state, "reverse"), 0)]
+    style = _STATE_STYLES.get(status.state, "reverse")
+    state = [_Part(f" {status.state} ", style, 0)]
     if status.simulated:
-        state.append(("SIMULATED", "bold yellow", 0))
+        state.append(_Part("SIMULATED", "bold yellow", 0))
     tail: list[_Part] = []
     if status.reason and status.state != "LIVE":
-        state.append((_clean(status.reason), "yellow", 1))
+        state.append(_Part(_clean(status.reason), "yellow", 1, elastic=True))
     if status.queue_depth:
-        tail.append((f"queue {status.queue_depth:,}", "dim", 7))
+        tail.append(_Part(f"queue {status.queue_depth:,}", "dim", 7))
     if len(status.roots) == 1:
         return _line([*state, *_root_parts(status.roots[0]), *tail], width)
     if status.roots:
-        tail.insert(0, (f"day {_signed(status.day_pnl)}", _money_style(status.day_pnl), 2))
-        tail.insert(1, (f"at risk {_usd(status.risk_usd)}", "default", 1))
+        tail.insert(0, _day(status.day_pnl))
+        tail.insert(1, _at_risk(status.risk_usd, 1))
     lines = [_line([*state, *tail], width)]
     lines += [_line(_root_parts(root), width) for root in status.roots]
     return Text("\n").join(lines)
 
 
 def _root_parts(root: RootStatus) -> list[_Part]:
-    parts: list[_Part] = [(_clean(root.contract or root.root), "bold", 0)]
-    if root.last_bar_start is None:
-        parts.append(("no bar yet", "dim", 2))
-    else:
-        parts.append((_last_bar(root), "default", 2))
-    parts.append((_volume(root), "default", 5))
+    parts = [_Part(_clean(root.contract or root.root), "bold", 0), _last_bar(root), _volume(root)]
     if root.pending_retests:
         noun = "retest" if root.pending_retests == 1 else "retests"
-        parts.append((f"{root.pending_retests} {noun}", "cyan", 4))
-    parts.append(
-        (_clean(root.open_position), "bold", 1) if root.open_position else ("flat", "dim", 4)
-    )
-    parts.append((f"day {_signed(root.day_pnl)}", _money_style(root.day_pnl), 3))
+        parts.append(_Part(f"{root.pending_retests} {noun}", "cyan", 5))
+    if root.open_position:
+        position = _clean(root.open_position)
+        brief = position.replace("long ", "L ").replace("short ", "S ")
+        parts.append(_Part(position, "bold", 1, brief))
+    else:
+        parts.append(_Part("flat", "dim", 5))
+    parts.append(_day(root.day_pnl))
     if root.risk_usd:
-        parts.append((f"at risk {_usd(root.risk_usd)}", "default", 6))
+        parts.append(_at_risk(root.risk_usd, 6))
     if root.blocked:
-        parts.append((_clean(root.blocked), "bold red", 1))
+        parts.append(_Part(_clean(root.blocked), "bold red", 1, elastic=True))
     return parts
 
 
-def _last_bar(root: RootStatus) -> str:
-    clock = utc_text(root.last_bar_start or 0)[11:16]
+def _day(pnl: float) -> _Part:
+    return _Part(f"day {_signed(pnl)}", _money_style(pnl), 2, _signed(pnl))
+
+
+def _at_risk(usd: float, rank: int) -> _Part:
+    return _Part(f"at risk {_usd(usd)}", "default", rank, f"risk {_usd(usd)}")
+
+
+def _last_bar(root: RootStatus) -> _Part:
+    if root.last_bar_start is None:
+        return _Part("no bar yet", "dim", 3)
+    clock = utc_text(root.last_bar_start)[11:16]
     if root.last_bar_age_s is None:
-        return f"bar {clock}"
-    return f"bar {clock}, {_age(root.last_bar_age_s)} ago"
+        return _Part(f"bar {clock}", "default", 3, clock)
+    age = _age(root.last_bar_age_s)
+    return _Part(f"bar {clock}, {age} ago", "default", 3, f"{clock} {age.replace(' ', '')}")
 
 
 def _age(seconds: float) -> str:
@@ -320,11 +369,12 @@ def _age(seconds: float) -> str:
     return f"{seconds / _HOUR_S:.0f} h"
 
 
-def _volume(root: RootStatus) -> str:
+def _volume(root: RootStatus) -> _Part:
     volume = f"vol {_short(root.session_volume)}"
     if not root.baseline_volume:
-        return volume
-    return f"{volume}, {root.session_volume / root.baseline_volume:.2f}x usual"
+        return _Part(volume, "default", 4)
+    usual = f"{root.session_volume / root.baseline_volume:.2f}x"
+    return _Part(f"{volume}, {usual} usual", "default", 4, f"vol {usual}")
 
 
 def _short(volume: int) -> str:
@@ -346,22 +396,40 @@ def _money_style(value: float) -> str:
 def _line(parts: Sequence[_Part], width: int) -> Text:
     from rich.text import Text
 
-    kept = list(parts)
-    while _length(kept) > width:
-        least = max(range(len(kept)), key=lambda place: (kept[place][2], place))
-        if kept[least][2] == 0:
-            break
-        del kept[least]
+    shown = _fitted(parts, width)
     line = Text(no_wrap=True, overflow="ellipsis")
-    for place, (words, style, _) in enumerate(kept):
-        line.append("  " if place else "")
-        line.append(words, style=style)
+    for place in sorted(shown):
+        line.append(" " * _GAP if place else "")
+        line.append(shown[place], style=parts[place].style)
     line.truncate(width, overflow="ellipsis")
     return line
 
 
-def _length(parts: Sequence[_Part]) -> int:
-    return sum(len(words) for words, _, _ in parts) + 2 * (len(parts) - 1)
+def _fitted(parts: Sequence[_Part], width: int) -> dict[int, str]:
+    """Return the words of the parts that fit, by their places.
+
+    Every part is said in few letters, the least important ones are left out until the rest fits,
+    and what room there is then goes to the most important.
+    """
+    by_rank = sorted(range(len(parts)), key=lambda place: (parts[place].rank, place))
+    shown: dict[int, str] = {}
+    for place in by_rank:
+        tried = shown | {place: parts[place].least}
+        if parts[place].rank == 0 or _length(tried) <= width:
+            shown = tried
+    for place in by_rank:
+        if place in shown:
+            room = width - _length(shown) + len(shown[place])
+            shown[place] = max(shown[place], parts[place].within(room), key=len)
+    return shown
+
+
+def _length(shown: Mapping[int, str]) -> int:
+    return sum(map(len, shown.values())) + _GAP * (len(shown) - 1)
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
 def _clean(text: str) -> str:
@@ -481,9 +549,6 @@ class StatusLine:
             return
         if self._is_live:
             self._draw_line(status)
-        elif self._drawn is None or self._drawn.state != status.state:
-            reason = f": {_clean(status.reason)}" if status.reason else ""
-            self._write(f"{utc_text(status.since)} {status.state}{reason}")
         self._drawn = status
 
     def _print(self, waiting: Recommendation | str) -> None:

@@ -35,6 +35,11 @@ _FEWEST_DAYS: Final = 30
 # History of an exchange ends some hours back; a weekend with a holiday is the longest pause.
 _OLDEST_END_NS: Final = 5 * _DAY_NS
 
+# The vendor has no question for it.
+_ENTITLEMENT: Final = (
+    "that the plan has it live too, only a connection proves: `clustercore live` says FATAL if not"
+)
+
 _Found = TypeVar("_Found")
 
 
@@ -215,7 +220,7 @@ def _check_account(probes: Probes, *, has_key: bool) -> list[Check]:
 
     def judge_end(end: int) -> Check:
         if probes.now() - end <= _OLDEST_END_NS:
-            return Check("data set", True, f"history until {utc_text(end)}")
+            return Check("data set", True, f"history until {utc_text(end)}; {_ENTITLEMENT}")
         return Check(
             "data set",
             False,
@@ -230,6 +235,16 @@ def _check_account(probes: Probes, *, has_key: bool) -> list[Check]:
             return Check("contract", True, found)
         return Check("contract", False, found or "none", "check --symbol and the data set")
 
+    if probes.leads is None:
+        contract = Check(
+            "contract",
+            None,
+            "not asked: there is neither a store nor a historical server",
+            "nothing: the live process chooses it, and `clustercore status` shows it",
+        )
+    else:
+        advice = "check --symbol, and that history answers"
+        contract = _asked("contract", probes.leads, judge_leads, advice)
     return [
         _asked(
             "data set",
@@ -237,7 +252,7 @@ def _check_account(probes: Probes, *, has_key: bool) -> list[Check]:
             judge_end,
             "check the key, the account's plan and the network",
         ),
-        _asked("contract", probes.leads, judge_leads, "check --symbol, and that history answers"),
+        contract,
     ]
 
 

@@ -252,6 +252,43 @@ class History:
         """Return what a span would cost, USD."""
         return self._cost(self._request(symbols, stype_in, schema), Piece(start, end))
 
+    def symbols_on(
+        self, symbols: Sequence[str], stype_in: str, stype_out: str, day: date
+    ) -> dict[str, str]:
+        """Return what symbols of one kind were called in another on a day; costs nothing.
+
+        Parameters
+        ----------
+        symbols : sequence of str
+            Such as ``ES.v.0``, the contract that traded most the day before.
+        stype_in, stype_out : str
+            Their kind, such as ``continuous``, and the other.
+        day : date
+            UTC.
+
+        Returns
+        -------
+        dict of str to str
+            By symbol; those that are not known that day are left out.
+        """
+        answer = self._ask(
+            lambda client: client.symbology.resolve(
+                dataset=self._dataset,
+                symbols=list(symbols),
+                stype_in=stype_in,
+                stype_out=stype_out,
+                start_date=day.isoformat(),
+                end_date=(day + timedelta(days=1)).isoformat(),
+            )
+        )
+        try:
+            found = answer["result"]
+            return {symbol: str(spans[-1]["s"]) for symbol, spans in found.items() if spans}
+        except (KeyError, TypeError, AttributeError, IndexError):
+            raise RequestRefused(
+                "the historical server does not say which symbols are which"
+            ) from None
+
     def conditions(self, start: int, end: int) -> list[DayCondition]:
         """Return the days whose data is not whole; Saturdays, which have none, apart."""
 
@@ -505,7 +542,7 @@ class History:
             # The file is read by `verify`, which sees more and cannot panic.
             "DBNStore": SimpleNamespace(from_file=lambda path: path),
         }
-        for api in (client.metadata, client.timeseries):
+        for api in (client.metadata, client.timeseries, client.symbology):
             api.TIMEOUT = self._timeout_s
             _rebind(api, names)
         return client

@@ -219,6 +219,13 @@ def _check_form(text: str, source: str) -> None:
 
 def _from_file(file: Path, name: str) -> str | None:
     try:
+        if file.exists() and not (file.is_file() or file.is_dir()):
+            # Opening a pipe would wait for somebody to write to it.
+            raise ConfigError(
+                f"{file} is no file; write one, or export {name} instead",
+                field=name,
+                expected="a file of mode 0600",
+            )
         with file.open("rb") as opened:
             mode = stat.S_IMODE(os.fstat(opened.fileno()).st_mode)
             text = opened.read(_MOST_BYTES).decode("utf-8-sig", errors="replace")

@@ -100,7 +100,7 @@ class Ledger:
         )
         self._feed_events.append(event)
         alarming = kind in _ALARMING
-        self.is_alarming = self.is_alarming or alarming
+        self.is_alarming = self.is_alarming or alarming or kind in _SHOWN
         level = logging.WARNING if alarming else logging.INFO
         _LOG.log(level, "%s %s: %s", kind, root or "feed", reason)
 
@@ -145,6 +145,8 @@ def _is_consumed(item: Input) -> bool:
     return item.consumed if isinstance(item, Bar) else not isinstance(item, Closed)
 
 
+# What the console shows as it comes, without being a warning.
+_SHOWN = frozenset({"state", "risk"})
 _ALARMING = frozenset(
     {"alarm", "hole", "conflict", "trades_differ", "unmapped", "refused", "error", "lost"}
 )

@@ -7,13 +7,14 @@ arguments, tracebacks and extra fields, those of libraries included.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import logging
 import os
 import re
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
@@ -21,7 +22,17 @@ from pathlib import Path
 from typing import Final, Self, cast
 from urllib.parse import quote, quote_plus
 
-__all__ = ["Logs", "RedactingFilter", "configure_logs", "redact", "register_secret"]
+from clustercore.errors import ConfigError
+
+__all__ = [
+    "Logs",
+    "RedactingFilter",
+    "catch_up",
+    "configure_logs",
+    "held_back",
+    "redact",
+    "register_secret",
+]
 
 _MAX_BYTES: Final = 10_000_000
 _BACKUPS: Final = 5
@@ -229,6 +240,32 @@ class Logs:
         self.close()
 
 
+class _Kept(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+@contextlib.contextmanager
+def held_back() -> Iterator[list[logging.LogRecord]]:
+    """Keep what our loggers say before there is a log; give it to ``catch_up`` then."""
+    kept, ours = _Kept(), logging.getLogger(_OURS)
+    ours.addHandler(kept)
+    try:
+        yield kept.records
+    finally:
+        ours.removeHandler(kept)
+
+
+def catch_up(records: Iterable[logging.LogRecord]) -> None:
+    """Log what was held back."""
+    for record in records:
+        logging.getLogger(record.name).handle(record)
+
+
 def configure_logs(
     path: Path,
     level: str | int = "INFO",
@@ -254,9 +291,23 @@ def configure_logs(
     -------
     Logs
         To close at the end.
+
+    Raises
+    ------
+    ConfigError
+        The file cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = _File(path, maxBytes=max_bytes, backupCount=backups, encoding="utf-8")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = _File(path, maxBytes=max_bytes, backupCount=backups, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"the log cannot be written: {error.strerror or error}; pass another place with --log, "
+            "or give this user the right to write there",
+            field="--log",
+            found=str(path),
+            expected="a file in a folder that this user may write to",
+        ) from error
     file.setFormatter(_Lines())
     file.addFilter(RedactingFilter())
     others: list[logging.Handler] = [] if console is None else [_Show(console)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["HistoricalPast", "open_past"]
 
 _SCHEMA = "ohlcv-1m"
+_DAY_NS = 86_400 * 10**9
+_LOOKED_BACK_DAYS = 5
 
 
 class HistoricalPast:
@@ -42,6 +45,28 @@ class HistoricalPast:
         """Return the end of what there is, ns UTC."""
         return self._history.available_end(_SCHEMA)
 
+    def fronts(self, roots: Sequence[str]) -> dict[str, str]:
+        """Return the month of each product that traded most the day before; costs nothing.
+
+        A product of which the last days of history know none has an empty name.
+        """
+        last = date(1970, 1, 1) + timedelta(days=(self.available_end() - 1) // _DAY_NS)
+        found = dict.fromkeys(roots, "")
+        # A weekend and a holiday may have no contracts.
+        for day in (last - timedelta(days=back) for back in range(_LOOKED_BACK_DAYS)):
+            asked = {f"{root}.v.0": root for root in roots if not found[root]}
+            if not asked:
+                break
+            numbers = self._history.symbols_on(list(asked), "continuous", "instrument_id", day)
+            # The vendor names numbers only; what they are called is a question of its own.
+            names = (
+                self._history.symbols_on(list(numbers.values()), "instrument_id", "raw_symbol", day)
+                if numbers
+                else {}
+            )
+            found |= {asked[text]: names.get(number, "") for text, number in numbers.items()}
+        return found
+
     def bars(self, start: int, end: int) -> pl.DataFrame:
         """Return the bars of a span, by time, then symbol; none before history begins."""
         start = max(start, self._history.available_span(_SCHEMA)[0])
@@ -60,6 +85,8 @@ def open_past(
     folder: Path,
     parents: Sequence[str],
     contracts: Sequence[str],
+    *,
+    attempts: int = 5,
 ) -> HistoricalPast | None:
     """Return the past as the settings say, or None; it is closed with the stack."""
     address = settings.historical
@@ -83,6 +110,7 @@ def open_past(
         gateway=address or None,
         budget_usd=settings.budget_usd,
         folder=folder / "history",
+        attempts=attempts,
     )
     stack.callback(history.close)
     return HistoricalPast(history, parents, contracts)

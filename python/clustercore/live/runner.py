@@ -36,6 +36,7 @@ from clustercore.live.startup import days_needed, restore
 from clustercore.live.state import CATCHING_UP, DEGRADED, FATAL, LIVE
 from clustercore.live.status import RootStatus, Status
 from clustercore.live.strategy import Calendar, Strategy
+from clustercore.recommend import risk_usd
 from clustercore.sessions import load_sessions
 from clustercore.store import FeedEvent, Store, StoreError
 
@@ -111,7 +112,8 @@ class LiveRunner:
         The API key. Beside a gateway on this machine the rehearsal key is used instead.
     folder : str or Path, optional
         Where recommendations and raw bytes go. When left out, the folder of a database named
-        ``live``, and for another one a folder of its name beside it.
+        ``live``, and for another one a folder of its name beside it, which ends with ``.files``
+        when the database's name has no ending.
     past : Past, optional
         Where bars of the past come from; the vendor's historical service when left out.
     channels : sequence of Channel
@@ -151,7 +153,8 @@ class LiveRunner:
                 expected="next_open or limit",
             )
         self.config = config
-        self.database = Path(database)
+        # Whoever asks where it is, or where its copy is, may be in another folder.
+        self.database = _file_of(Path(database))
         # One folder a database: the files in it are made again from that database.
         self.folder = Path(folder) if folder is not None else _folder_of(self.database)
         self.settings = settings or LiveSettings()
@@ -234,13 +237,16 @@ class LiveRunner:
     def _run(self, stack: contextlib.ExitStack, store: Store) -> int:
         ledger = Ledger(store, self.clock, self._channels)
         ledger.on_commit = self._committed
-        ledger.on_events = self._see_events
+        ledger.on_events = lambda root, item, events: self._see_first(ledger, root, item, events)
         sender = AlertSender(
             self._channels, store.pending_alerts, store.mark_sent, store.mark_failed
         ).start()
         stack.callback(lambda: sender.close(self.clock.now()))
         calendar, strategies, agrees = self._restore(store, ledger)
-        self._show_recommendations(store)
+        if agrees:
+            self._show_recommendations(store)
+        else:
+            _LOG.warning("the recommendation files stay as they are: the store is in doubt")
         capture = RawCapture(
             self.folder / "raw",
             keep_days=self.settings.raw_days,
@@ -544,6 +550,16 @@ class LiveRunner:
 
     # What is shown.
 
+    def _see_first(
+        self, ledger: Ledger, root: str, item: Input | None, events: Sequence[Event]
+    ) -> None:
+        """See what a new entry caused; a halt, a pause and their ends are told with the commit."""
+        self._see_events(root, item, events)
+        for event in events:
+            if isinstance(event, Risk):
+                reason = f"{event.kind}: {event.reason}" if event.reason else event.kind
+                ledger.journal("risk", root, reason, event.time, None, {"kind": event.kind})
+
     def _see_events(self, root: str, item: Input | None, events: Sequence[Event]) -> None:
         account = self._accounts[root]
         self._of_session.setdefault(root, []).extend(
@@ -605,9 +621,15 @@ class LiveRunner:
         engine = strategy.fold.engine
         trades = engine.open_trades()
         instrument = self.config.applied_to(strategy.instrument)
+        ticks = self.config.costs.slippage_ticks
+        orders = engine.working_orders()
         at_risk = sum(
-            abs(trade.entry_price - trade.stop) * trade.quantity for trade in trades
-        ) + sum((order.stop_distance or 0.0) * order.quantity for order in engine.working_orders())
+            risk_usd(instrument, abs(trade.entry_price - trade.stop), trade.quantity, ticks)
+            for trade in trades
+        ) + sum(
+            risk_usd(instrument, order.stop_distance or 0.0, order.quantity, ticks)
+            for order in orders
+        )
         return RootStatus(
             root=strategy.root,
             contract=strategy.front,
@@ -624,7 +646,7 @@ class LiveRunner:
             day_pnl=account.equity - account.at_session_open,
             equity=account.equity,
             blocked=account.blocked,
-            risk_usd=at_risk * instrument.point_value,
+            risk_usd=at_risk,
         )
 
 
@@ -643,8 +665,26 @@ def _unfinished(store: Store, strategies: Sequence[Strategy]) -> int | None:
     return None if there else end
 
 
+def _file_of(database: Path) -> Path:
+    if not database.name or database.is_dir():
+        raise ConfigError(
+            "not the name of a file",
+            field="--db",
+            found=repr(str(database)),
+            expected="a file, such as live.duckdb",
+        )
+    return database.absolute()
+
+
 def _folder_of(database: Path) -> Path:
-    return database.parent if database.stem == "live" else database.with_suffix("")
+    """Return the folder of a database's files, which is never the database itself."""
+    if database.stem == "live":
+        return database.parent
+    return (
+        database.with_suffix("")
+        if database.suffix
+        else database.with_name(f"{database.name}.files")
+    )
 
 
 class _StopAskedError(Exception):
@@ -690,6 +730,14 @@ def _products(symbols: Sequence[str], config: Config) -> list[tuple[str | None, 
 
 def _instrument(root: str, config: Config) -> Instrument:
     own = config.instrument
-    if root in Instrument.roots() or None in {own.tick_size, own.point_value, own.commission}:
+    if root in Instrument.roots():
         return Instrument.builtin(root)
+    if None in {own.tick_size, own.point_value, own.commission}:
+        raise ConfigError(
+            "no product of this name is built in; describe it with the settings "
+            "instrument.tick_size, instrument.point_value and instrument.commission",
+            field="--symbol",
+            found=repr(root),
+            expected=", ".join(Instrument.roots()),
+        )
     return Instrument(root, own.tick_size, own.point_value, own.commission, margin=own.margin)

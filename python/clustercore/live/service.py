@@ -12,12 +12,14 @@ from typing import Final
 
 from clustercore.errors import ConfigError
 
-__all__ = ["UNIT_NAME", "Installed", "install", "live_command", "unit_text"]
+__all__ = ["UNIT_NAME", "Installed", "check_folder", "install", "live_command", "unit_text"]
 
 UNIT_NAME: Final = "clustercore-live.service"
 
 _MARK: Final = "# Written by `clustercore service install`; changes belong in a drop-in file."
 _SECRET: Final = re.compile(r"db-[A-Za-z0-9_-]{29}")
+# What PrivateTmp hides.
+_TEMPORARY: Final = ("/tmp", "/var/tmp")  # noqa: S108 -- refused, not used
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_@%+=:,./-]+")
 
 _TEMPLATE: Final = """\
@@ -158,6 +160,31 @@ def unit_text(
         watchdog_s=watchdog_s,
         writable=" ".join(_quoted(_absolute(path)) for path in writable),
     )
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that the process would not find when it starts.
+
+    Raises
+    ------
+    ConfigError
+        It is not there, or it is one of temporary files, of which the process has its own.
+    """
+    if not folder.is_dir():
+        raise ConfigError(
+            "there is no such folder; make it first",
+            field="service",
+            found=str(folder),
+            expected="a folder that is there when the process starts",
+        )
+    for temporary in _TEMPORARY:
+        if folder.resolve().is_relative_to(temporary):
+            raise ConfigError(
+                f"the process has a {temporary} of its own, in which nothing of this is",
+                field="service",
+                found=str(folder),
+                expected="a folder that lasts, for the database and as the working directory",
+            )
 
 
 def install(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import tomllib
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 from clustercore.errors import ConfigError
 
-__all__ = ["LiveSettings", "live_fields"]
+__all__ = ["LiveSettings", "live_fields", "read_live_table"]
 
 _TYPES: Final[dict[str, tuple[type, ...]]] = {"str": (str,), "int": (int,), "float": (int, float)}
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -45,7 +47,9 @@ class LiveSettings:
 
     dataset: str = _setting("GLBX.MDP3", "Databento dataset.")
     gateway: str = _setting(
-        "", "Host and port of another gateway, such as 127.0.0.1:13000; empty for Databento's."
+        "",
+        "Host and port of another gateway, such as 127.0.0.1:13000; empty for Databento's. A "
+        "settings file may name one on this machine only.",
     )
     historical: str = _setting(
         "",
@@ -180,6 +184,28 @@ class LiveSettings:
                 expected="host:port, such as 127.0.0.1:13000",
             )
         return host, int(port)
+
+
+def read_live_table(file: Path) -> dict[str, Any]:
+    """Return the table ``[live]`` of a settings file.
+
+    Raises
+    ------
+    ConfigError
+        A setting is unknown or out of range, or the gateway is on another machine: whoever wrote
+        the file would get an answer that is made with the key.
+    """
+    table: dict[str, Any] = tomllib.loads(file.read_text("utf-8")).get("live", {})
+    settings = LiveSettings.from_table(table)
+    if settings.gateway and not settings.is_local:
+        raise ConfigError(
+            "a settings file may name a gateway on this machine only; pass another one with "
+            "--gateway",
+            field="live.gateway",
+            found=repr(settings.gateway),
+            expected="127.0.0.1:PORT, or nothing",
+        )
+    return table
 
 
 def live_fields() -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ import polars as pl
 from clustercore.engine import ENGINE_VERSION
 from clustercore.errors import DataError
 from clustercore.inputs import Carry, Closed, Entry, Epoch, Input, WarmUp
-from clustercore.parity import compare, verify
+from clustercore.parity import altered, compare, frames, recommended, verify, without_epoch
 from clustercore.store import Store
 
 if TYPE_CHECKING:
@@ -84,17 +84,38 @@ def restore(
     Raises
     ------
     DataError
-        An engine of another version was stopped in the middle of a session.
+        An engine of another version was stopped in the middle of a session, or the log cannot be
+        read; the message names file and input.
     """
+    try:
+        return _restored(store, strategy, wanted, flush, see)
+    except DataError as error:
+        raise error.in_file(str(store.path)) from error
+
+
+def _restored(
+    store: Store,
+    strategy: Strategy,
+    wanted: Epoch,
+    flush: Callable[[], None],
+    see: Callable[[int, Input, tuple[Event, ...]], None],
+) -> Restored:
     root = strategy.root
     epochs = store.epochs(root)
+    lost = without_epoch(store, root)
+    if not epochs and lost is not None:
+        raise DataError(
+            f"{lost}; a log that lost its beginning cannot be gone on with: go back to a snapshot, "
+            "or begin another database",
+            file=str(store.path),
+        )
     if not epochs:
         strategy.begin([wanted])
         flush()
         return Restored(0, None, new_epoch=True)
     last = epochs[-1][1]
     horizon = _horizon(store, root)
-    difference = None
+    difference = lost
     for _, epoch in epochs[:-1]:
         _note_rows(strategy, store.inputs(root, epoch.number), horizon)
         difference = difference or verify(store, root, epoch).difference
@@ -102,13 +123,17 @@ def restore(
         difference = difference or verify(store, root, last).difference
         _after_upgrade(store, strategy, last, wanted, flush)
         return Restored(0, difference, new_epoch=True)
+    rows = store.inputs(root, last.number)
     with _without_collection():
-        replayed, caused = _fold_again(store, strategy, last, horizon, see)
-    difference = difference or compare(store, root, last, caused)
+        caused = _fold_again(strategy, last, rows, see)
+    _note_rows(strategy, rows, horizon)
+    difference = difference or _difference(store, root, last, rows, caused)
     if (last.config_id, last.sessions_hash) == (wanted.config_id, wanted.sessions_hash):
-        return Restored(replayed, difference, new_epoch=False)
+        return Restored(rows.height, difference, new_epoch=False)
     strategy.pending_epoch = lambda: _successor(store, strategy, wanted, flush)
-    return Restored(replayed, difference, new_epoch=True, days_short=_days_short(store, strategy))
+    return Restored(
+        rows.height, difference, new_epoch=True, days_short=_days_short(store, strategy)
+    )
 
 
 def _days_short(store: Store, strategy: Strategy) -> int:
@@ -121,15 +146,13 @@ def _days_short(store: Store, strategy: Strategy) -> int:
 
 
 def _fold_again(
-    store: Store,
     strategy: Strategy,
     epoch: Epoch,
-    horizon: int,
+    rows: pl.DataFrame,
     see: Callable[[int, Input, tuple[Event, ...]], None],
-) -> tuple[int, list[Entry]]:
-    """Fold an epoch's entries; return how many, and those that caused something."""
+) -> list[Entry]:
+    """Fold an epoch's entries; return those that caused something."""
     caused: list[Entry] = []
-    rows = store.inputs(strategy.root, epoch.number)
     for part in rows.iter_slices(_ROWS):
         for seq, item, events in strategy.fold.apply_rows(part):
             if isinstance(item, Epoch) and strategy.on_epoch is not None:
@@ -138,8 +161,18 @@ def _fold_again(
                 see(seq, item, events)
             if events:
                 caused.append(Entry(seq, strategy.root, epoch.number, item, events))
-    _note_rows(strategy, rows, horizon)
-    return rows.height, caused
+    return caused
+
+
+def _difference(
+    store: Store, root: str, epoch: Epoch, rows: pl.DataFrame, caused: list[Entry]
+) -> str | None:
+    """Return the first thing in which the log or what it caused is not what was stored."""
+    _, difference = altered(store, root, epoch, rows)
+    if difference is not None:
+        return difference
+    told = recommended(epoch, store.sessions(epoch.sessions_hash), caused)
+    return compare(store, root, epoch, frames(caused, epoch), told)
 
 
 def _note_rows(strategy: Strategy, rows: pl.DataFrame, horizon: int) -> None:

@@ -73,7 +73,8 @@ class RootStatus:
     blocked : str or None
         Why no order is made, such as ``halted: max_drawdown_pct``; None when orders are made.
     risk_usd : float
-        What open positions and working orders lose when every stop is hit, USD.
+        What open positions and working orders lose when every stop is hit, with the costs of both
+        sides, as recommendations say it, USD.
     """
 
     root: str

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from clustercore.store.errors import StoreError
-from clustercore.store.files import snapshot_path
 from clustercore.store.journal import Alert, Certificate, Commit, FeedEvent
+from clustercore.store.places import snapshot_path
 from clustercore.store.schema import DERIVED
-from clustercore.store.store import Store
+from clustercore.store.store import Store, contexts_of
 from clustercore.store.tables import sessions_hash
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "FeedEvent",
     "Store",
     "StoreError",
+    "contexts_of",
     "sessions_hash",
     "snapshot_path",
 ]

@@ -47,7 +47,8 @@ SELECT count(*) FROM prints
 WHERE seq NOT IN (SELECT seq FROM inputs WHERE kind = 'prints')"""
 _NO_SESSIONS: Final = """
 SELECT count(*) FROM inputs WHERE kind = 'epoch'
-    AND json_extract_string(detail, '$.sessions_hash') NOT IN (SELECT hash FROM session_tables)"""
+    AND CASE WHEN json_valid(detail) THEN json_extract_string(detail, '$.sessions_hash') ELSE '' END
+        NOT IN (SELECT hash FROM session_tables)"""
 _UNCAUSED: Final = 'SELECT count(*) FROM "{name}" ANTI JOIN inputs USING (seq, root, epoch)'
 _TWICE: Final = """
 SELECT count(*) FROM (SELECT 1 FROM trades GROUP BY root, trade_id HAVING count(*) > 1)"""

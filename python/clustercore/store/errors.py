@@ -11,6 +11,7 @@ from typing import Final, Literal
 import duckdb
 
 from clustercore.errors import ClusterCoreError
+from clustercore.store.places import log_path, snapshot_path
 
 __all__ = ["Reason", "StoreError", "translated"]
 
@@ -31,9 +32,39 @@ Reason = Literal[
 ]
 
 _HOLDER: Final = re.compile(r"Conflicting lock is held in (.+?) \(PID (\d+)\)")
-_DAMAGE: Final = ("corrupt", "checksum", "deserializ", "serialization", "wal file", "invalid block")
-_FULL: Final = ("no space left", "file too large", "disk quota", "could not write")
-_READ_ONLY: Final = ("permission denied", "read-only", "operation not permitted")
+_DAMAGE: Final = (
+    "corrupt",
+    "checksum",
+    "deserializ",
+    "serialization",
+    "wal file",
+    "invalid block",
+    "could not read",
+    "input/output error",
+)
+# What the vendor's library raises when it finds itself where no sound file can lead it.
+_BEYOND: Final = (duckdb.InternalException, duckdb.FatalException, duckdb.SerializationException)
+_OTHER_LOG: Final = "wal does not match"
+_FOREIGN: Final = "this is no store; pass another path, or move the file away to begin a new one"
+# Words of the vendor's, what they mean, and its reason.
+_MEANT: Final[tuple[tuple[tuple[str, ...], str, Reason], ...]] = (
+    (
+        ("no space left", "file too large", "disk quota", "could not write"),
+        "nothing more could be written; make room on the disk and start again",
+        "disk_full",
+    ),
+    (
+        ("permission denied", "read-only", "operation not permitted"),
+        "the file or its folder cannot be written; give this user the right to",
+        "read_only",
+    ),
+    (
+        ("primary key", "unique constraint"),
+        "a row with this number is there already",
+        "duplicate",
+    ),
+    (("not null constraint",), "a value is missing that must be there", "invalid"),
+)
 
 
 class StoreError(ClusterCoreError):
@@ -75,42 +106,51 @@ def classified(error: duckdb.Error, file: Path | None, *, opening: bool = False)
     if "could not set lock" in lower or "conflicting lock" in lower:
         return _locked(text, file)
     if "not a valid duckdb database" in lower:
+        return StoreError(_FOREIGN, reason="foreign", file=file)
+    for words, problem, reason in _MEANT:
+        if any(word in lower for word in words):
+            return StoreError(f"{problem} ({text})", reason=reason, file=file)
+    return _damaged(error, text, file, opening=opening)
+
+
+def _damaged(error: duckdb.Error, text: str, file: Path | None, *, opening: bool) -> StoreError:
+    lower = text.lower()
+    if _OTHER_LOG in lower:
         return StoreError(
-            "this is no store; pass another path, or move the file away to begin a new one",
-            reason="foreign",
-            file=file,
-        )
-    if any(word in lower for word in _FULL):
-        return StoreError(
-            f"nothing more could be written; make room on the disk and start again ({text})",
-            reason="disk_full",
-            file=file,
-        )
-    if any(word in lower for word in _READ_ONLY):
-        return StoreError(
-            f"the file or its folder cannot be written; give this user the right to ({text})",
-            reason="read_only",
-            file=file,
-        )
-    if "primary key" in lower or "unique constraint" in lower:
-        return StoreError(
-            f"a row with this number is there already ({text})", reason="duplicate", file=file
-        )
-    if opening or any(word in lower for word in _DAMAGE):
-        return StoreError(
-            "the file is damaged; go back to the newest snapshot beside it, and keep this one "
-            f"for a look ({text})",
+            f"the log beside it ({_log(file)}) is of another file, as after putting a snapshot in "
+            f"its place; move the log away and start again ({text})",
             reason="damaged",
             file=file,
         )
-    return StoreError(text, reason="failed", file=file)
+    if any(word in lower for word in _DAMAGE) or (opening and isinstance(error, _BEYOND)):
+        return StoreError(
+            f"the file is damaged; keep it for a look, and {_log(file)} with it if there is one: "
+            f"move both away, and put the newest snapshot in its place ({text})",
+            reason="damaged",
+            file=file,
+        )
+    return StoreError(
+        f"it cannot be opened; nothing says that it is damaged ({text})" if opening else text,
+        reason="failed",
+        file=file,
+    )
+
+
+def _log(file: Path | None) -> str:
+    return "its log" if file is None else log_path(file).name
 
 
 def _locked(text: str, file: Path | None) -> StoreError:
     holder = _HOLDER.search(text)
     who = f"process {holder[2]} ({holder[1]})" if holder else "another process"
-    return StoreError(
-        f"{who} owns it; stop that first, or read the snapshot beside it with `clustercore db sql`",
-        reason="locked",
-        file=file,
-    )
+    return StoreError(f"{who} owns it; {_beside(file)}", reason="locked", file=file)
+
+
+def _beside(file: Path | None) -> str:
+    """Say what can be done with a store that another process owns."""
+    if file is None:
+        return "stop that first"
+    copy = snapshot_path(file)
+    if copy.exists():
+        return f"stop that first, or use the snapshot beside it: {copy}"
+    return f"stop that first, or ask it for a copy: clustercore db snapshot {file}"

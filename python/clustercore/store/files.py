@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 import duckdb
 
 from clustercore.store.errors import StoreError, translated
+from clustercore.store.places import log_path
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-__all__ = ["connect", "copy_into", "make", "snapshot_path"]
+__all__ = ["check_target", "connect", "copy_into", "make", "take_over"]
 
 # Nothing is fetched from the network because a query names it. One thread: the statements of a bar
 # are small, and others would only be woken up for nothing.
@@ -29,17 +30,8 @@ _SETTINGS: Final[dict[str, Any]] = {
 
 _MARK: Final = b"DUCK"
 _MARK_AT: Final = 8
-
-
-def snapshot_path(path: Path) -> Path:
-    """Return where the snapshot of a store is kept: beside it.
-
-    Examples
-    --------
-    >>> snapshot_path(Path("live.duckdb")).name
-    'live.duckdb.snapshot.duckdb'
-    """
-    return path.with_name(f"{path.name}.snapshot.duckdb")
+# Positions and money are in it.
+_PRIVATE: Final = 0o600
 
 
 def connect(
@@ -72,6 +64,7 @@ def make(path: Path, prepare: Callable[[DuckDBPyConnection, Path], None]) -> Non
         with translated(path):
             connection = duckdb.connect(str(part.absolute()), config=_SETTINGS)
             try:
+                part.chmod(_PRIVATE)
                 prepare(connection, path)
             finally:
                 connection.close()
@@ -110,8 +103,11 @@ def _check_place(path: Path, *, create: bool) -> None:
 def _check_mark(path: Path) -> None:
     """Refuse another file, which the vendor's library would open as a table (CSV, Parquet)."""
     try:
-        with path.open("rb") as file:
-            head = file.read(_MARK_AT + len(_MARK))
+        head = b""
+        # Opening a pipe would wait for somebody to write to it.
+        if path.is_file():
+            with path.open("rb") as file:
+                head = file.read(_MARK_AT + len(_MARK))
     except OSError as error:
         raise StoreError(
             f"cannot be read: {error.strerror or error}; give this user the right to",
@@ -126,6 +122,74 @@ def _check_mark(path: Path) -> None:
         )
 
 
+def check_target(source: Path, target: Path) -> None:
+    """Refuse a place that a copy of a store would ruin: its own, or that of a store in use.
+
+    Nothing is opened: whoever owns a file gives it up by closing it a second time.
+    """
+    try:
+        if target.exists() and target.samefile(source):
+            raise StoreError(
+                "a snapshot cannot take the place of its own store; pass another path",
+                reason="invalid",
+                file=target,
+            )
+        if target.is_dir():
+            raise StoreError("this is a folder; pass a file name", reason="invalid", file=target)
+        if log_path(target).exists():
+            raise StoreError(
+                f"a store that is in use, or was when its process died: {log_path(target).name} "
+                "belongs to it; pass another path",
+                reason="invalid",
+                file=target,
+            )
+    except OSError as error:
+        raise _unwritable(target, error) from error
+
+
+def take_over(source: Path, target: Path, store_id: str | None) -> None:
+    """Refuse a file that a copy may not replace.
+
+    Parameters
+    ----------
+    source : Path
+        The store.
+    target : Path
+        Where its copy shall be.
+    store_id : str or None
+        A snapshot of this store alone is replaced. Without it the place is kept for snapshots, and
+        only a store that somebody made of one stays.
+    """
+    check_target(source, target)
+    if not target.exists():
+        return
+    known = _meta(target)
+    own = "snapshot" in known and known.get("store_id") == store_id
+    kept_for_it = store_id is None and ("snapshot" in known or not known)
+    if not own and not kept_for_it:
+        raise StoreError(
+            "this is no snapshot of that store, so it is not replaced; pass another path, or move "
+            "the file away",
+            reason="invalid",
+            file=target,
+        )
+
+
+def _meta(path: Path) -> dict[str, str]:
+    """Return what a file says of itself; nothing when it is no store that can be read."""
+    try:
+        connection = connect(path, read_only=True)
+        try:
+            with translated(path):
+                return dict(connection.execute("SELECT key, value FROM meta").fetchall())
+        finally:
+            connection.close()
+    except StoreError as error:
+        if error.reason == "locked":
+            raise
+        return {}
+
+
 def copy_into(connection: DuckDBPyConnection, source: Path, target: Path, *, owner: bool) -> None:
     """Write a consistent copy of an open store, whole or not at all."""
     # The owner of a file is one, and clears away what it left when it was killed. Readers may be
@@ -133,13 +197,19 @@ def copy_into(connection: DuckDBPyConnection, source: Path, target: Path, *, own
     name = f".{target.name}.part" if owner else f".{target.name}.{os.getpid()}.part"
     part = target.with_name(name)
     try:
+        target.absolute().parent.mkdir(parents=True, exist_ok=True)
         _forget(part)
         with translated(source):
             catalogue = connection.execute("SELECT current_database()").fetchall()[0][0]
+        with translated(target):
             connection.execute(f"ATTACH {_text(str(part.absolute()))} AS copied (READ_WRITE)")
-            try:
+        try:
+            part.chmod(_PRIVATE)
+            with translated(source):
                 connection.execute(f'COPY FROM DATABASE "{catalogue}" TO copied')
-            finally:
+                connection.execute("INSERT OR REPLACE INTO copied.meta VALUES ('snapshot', 'yes')")
+        finally:
+            with translated(target):
                 connection.execute("DETACH copied")
         _flush(part)
         part.replace(target)
@@ -165,7 +235,7 @@ def _text(value: str) -> str:
 
 def _forget(part: Path) -> None:
     part.unlink(missing_ok=True)
-    part.with_name(f"{part.name}.wal").unlink(missing_ok=True)
+    log_path(part).unlink(missing_ok=True)
 
 
 def _flush(path: Path) -> None:

@@ -101,7 +101,11 @@ be made again with `clustercore db rebuild`. The journal says what happened arou
   transactions only, and the log has no gap.
 - One process owns the file. While it does, others read the snapshot beside it
   (`<file>.snapshot.duckdb`), which is made at each session's end; `clustercore db info`, `export`
-  and `sql` turn to it by themselves and say so.
+  and `sql` and `clustercore parity` turn to it by themselves and say so. Where there is none yet,
+  they ask the live process for one.
+- A store, its snapshots and what is exported from it are readable by their owner alone. So is the
+  log beside it (`<file>.wal`) in the live process and in every command; a program of your own has
+  to set `os.umask(0o077)` for that.
 - Times are `TIMESTAMP_NS` in UTC. Prices of the market (`inputs`, `commits`) are whole numbers of
   1e-9 points; prices of derived tables are points; money is US dollars.
 - `root` names an engine and its account; `seq` is one number over all of them. Every derived row
@@ -153,12 +157,22 @@ clustercore db export live.duckdb --out tables
 clustercore db rebuild live.duckdb
 ```
 
+## Going back to a snapshot
+
+A snapshot is a whole store. To go back to it, stop the live process, move `live.duckdb` **and**
+`live.duckdb.wal` away (the second is the newest part of the first and of no other file, so that a
+snapshot beside it cannot be opened), put a copy of the snapshot in the place of `live.duckdb`, and
+start again. What came after the snapshot is fetched again from the gateway or from history, as far
+as they reach back, and is not acted on. `clustercore db snapshot --out` replaces a snapshot of the
+same store and no other file.
+
 ## Queries
 
 A query of `clustercore db sql` is one `SELECT` (or `DESCRIBE`, `SUMMARIZE`, `EXPLAIN`). It runs
 read-only, without files, network or extensions, with its configuration locked, a limit on memory
-and a limit on time. From Python, `duckdb.connect("copy.duckdb", read_only=True)` opens a snapshot
-as any DuckDB file.
+(`--memory`, for the query and once more for its rows) and a limit on time (`--seconds`, the showing
+of its rows included). Instants with a time zone are shown in UTC. From Python,
+`duckdb.connect("copy.duckdb", read_only=True)` opens a snapshot as any DuckDB file.
 """
 
 _FAMILIES: Final = {

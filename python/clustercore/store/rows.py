@@ -30,6 +30,7 @@ from clustercore.store.schema import DERIVED, TABLES, TIME, text_of
 
 __all__ = [
     "Row",
+    "check_inputs",
     "event_rows",
     "frame_of",
     "input_row",
@@ -210,6 +211,32 @@ class _Bar:
         self.__class__ = Bar  # type: ignore[assignment]
 
 
+# What the JSON of a row holds.
+_Fields = dict[str, type | tuple[type, ...]]
+_CONTRACT: Final[_Fields] = {"previous": (str, type(None)), "trade_date": int}
+_WARM_UP: Final[_Fields] = {"first_seq": int, "last_seq": int}
+_EPOCH: Final[_Fields] = {
+    "number": int,
+    "config_id": str,
+    "engine_version": str,
+    "sessions_hash": str,
+    "interval_ns": int,
+    "settings": dict,
+    "instrument": dict,
+}
+
+
+def _document(text: str, fields: _Fields) -> dict[str, Any]:
+    """Return the JSON of a row; ``ValueError`` when it is not what the kind holds."""
+    document = json.loads(text)
+    if not isinstance(document, dict) or set(document) != set(fields):
+        raise ValueError(f"not an object with {', '.join(fields)}")
+    for name, kind in fields.items():
+        if not isinstance(document[name], kind):
+            raise ValueError(f"{name} is {document[name]!r}")  # noqa: TRY004 -- one error for all
+    return document
+
+
 # What each kind is made of, and how. Made column by column: a year has 700,000 of them.
 _ITEM: Final[dict[str, tuple[tuple[str, ...], Callable[..., Input]]]] = {
     "bar": (
@@ -234,25 +261,32 @@ _ITEM: Final[dict[str, tuple[tuple[str, ...], Callable[..., Input]]]] = {
     "contract": (
         ("symbol", "reason", "detail"),
         lambda symbol, reason, detail: ContractChange(
-            symbol=symbol, reason=reason, **json.loads(detail)
+            symbol=symbol, reason=reason, **_document(detail, _CONTRACT)
         ),
     ),
     "operator": (("reason",), Operator),
-    "epoch": (("detail",), lambda detail: Epoch(**json.loads(detail))),
-    "warm_up": (("detail",), lambda detail: WarmUp(**json.loads(detail))),
+    "epoch": (("detail",), lambda detail: Epoch(**_document(detail, _EPOCH))),
+    "warm_up": (("detail",), lambda detail: WarmUp(**_document(detail, _WARM_UP))),
     "carry": (("detail",), Carry),
 }
 
 
 _KINDS: Final = pl.Enum(["prints", *_ITEM])
+# What a row of each kind must have; every row that was written has.
+_NEEDED: Final = {"prints": ("ts", "symbol", "volume")} | {
+    kind: names for kind, (names, _) in _ITEM.items()
+}
 # Runs of one value are read once where they are so much fewer than rows.
 _FEW_RUNS: Final = 8
 
 
-def inputs_of(frame: pl.DataFrame, prints: pl.DataFrame) -> Iterator[tuple[int, Input]]:
-    """Yield the seq and the input of each row of ``inputs``, in the frame's order.
+def check_inputs(frame: pl.DataFrame) -> None:
+    """Refuse rows of ``inputs`` that no version wrote so.
 
-    ``prints`` are the rows of that table which belong to them.
+    Raises
+    ------
+    DataError
+        A kind is unknown, or a value is missing that rows of its kind have.
     """
     unknown = set(frame["kind"].unique()) - set(_KINDS.categories)
     if unknown:
@@ -262,6 +296,33 @@ def inputs_of(frame: pl.DataFrame, prints: pl.DataFrame) -> Iterator[tuple[int, 
             found=repr(unknown.pop()),
             expected=", ".join(_KINDS.categories),
         )
+    empty = {name for name in frame.columns if frame[name].null_count()}
+    for kind, names in _NEEDED.items():
+        wanted = [pl.col(name).is_null() for name in names if name in empty]
+        if not wanted:
+            continue
+        missing = frame.filter((pl.col("kind") == kind) & pl.any_horizontal(wanted))
+        if missing.height:
+            row = missing.row(0, named=True)
+            raise DataError(
+                f"input {row['seq']} ({kind}) lacks a value",
+                column=next(name for name in names if row[name] is None),
+                found="nothing",
+                expected="what every row of its kind has; go back to a snapshot",
+            )
+
+
+def inputs_of(frame: pl.DataFrame, prints: pl.DataFrame) -> Iterator[tuple[int, Input]]:
+    """Yield the seq and the input of each row of ``inputs``, in the frame's order.
+
+    ``prints`` are the rows of that table which belong to them.
+
+    Raises
+    ------
+    DataError
+        A row cannot be read; the message has its seq and kind.
+    """
+    check_inputs(frame)
     plain = frame.with_columns(
         pl.col("ts", "arrival").to_physical(), pl.col("kind").cast(_KINDS).to_physical()
     )
@@ -272,7 +333,15 @@ def inputs_of(frame: pl.DataFrame, prints: pl.DataFrame) -> Iterator[tuple[int, 
     ]
     # Each kind keeps its order within a group, so that the next of its kind is the row's own.
     for seq, kind in zip(plain["seq"].to_list(), plain["kind"].to_list(), strict=True):
-        yield seq, next(made[kind])
+        try:
+            item = next(made[kind])
+        except (TypeError, ValueError, RecursionError) as error:
+            raise DataError(
+                f"input {seq} ({_KINDS.categories[kind]}) cannot be read: {error}",
+                column="detail",
+                expected="what was written there; go back to a snapshot",
+            ) from error
+        yield seq, item
 
 
 def _prints_of(rows: pl.DataFrame, prints: pl.DataFrame) -> Iterator[Prints]:

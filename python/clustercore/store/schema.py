@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,7 +102,10 @@ _META: Final = Table(
     "What the file says of itself.",
     (
         Column(
-            "key", _TEXT, "`schema_version`, or `clustercore` (the version that made the file)."
+            "key",
+            _TEXT,
+            "`schema_version`; `clustercore`, the version that made the file; `store_id`, which a "
+            "store shares with its snapshots alone; `snapshot`, in a snapshot.",
         ),
         Column("value", _TEXT, "The value."),
     ),
@@ -266,8 +270,18 @@ _RECOMMENDATIONS: Final = Table(
         Column("modal_price", _DOUBLE, "Price whose retest confirmed."),
         Column("modal_position", _DOUBLE, "Where it lies between low and high, 0 to 1."),
         Column("volume_ratio", _DOUBLE, "Volume of the cluster against the usual volume."),
-        Column("risk_usd", _DOUBLE, "What the stop costs for the quantity.", nullable=True),
-        Column("reward_usd", _DOUBLE, "What the target earns for the quantity.", nullable=True),
+        Column(
+            "risk_usd",
+            _DOUBLE,
+            "What the stop costs for the quantity, plus the costs of both sides.",
+            nullable=True,
+        ),
+        Column(
+            "reward_usd",
+            _DOUBLE,
+            "What the target earns for the quantity, less those costs.",
+            nullable=True,
+        ),
         Column("reasoning", _TEXT, "One line."),
         Column("simulated", _BOOL, "Whether the bars are a simulation's."),
     ),
@@ -288,7 +302,8 @@ _FEED_EVENTS: Final = Table(
             "What happened: `state` (a change of state), `connecting`, `lost`, `resumed` (nothing "
             "is missing), `history` (filled from it), `hole`, `conflict`, `late`, `refused`, "
             "`trades_differ` (from their bar), `unmapped`, `mapping_changed`, `no_contract`, "
-            "`error` (the gateway's), `alarm`, `parity`, `snapshot`, `alert_failed`.",
+            "`error` (the gateway's), `risk` (a halt, a pause or its end), `alarm`, `parity`, "
+            "`snapshot`, `alert_failed`.",
         ),
         Column("reason", _TEXT, "Why."),
         Column("start", TIME, "Start of the stretch concerned.", nullable=True),
@@ -363,11 +378,12 @@ TABLES: Final = {
 _PORTFOLIO: Final = View(
     "portfolio",
     "The account at each mark; the newest row of a root is its state.",
-    """SELECT seq AS id, root, time AS timestamp, balance AS account_balance, equity,
+    """SELECT equity.seq AS id, equity.root, time AS timestamp, balance AS account_balance, equity,
     open_contracts AS open_positions_count,
-    balance - lag(balance, 1, balance) OVER (PARTITION BY root ORDER BY seq, rowid) AS realized_pnl,
-    equity - balance AS unrealized_pnl
-FROM equity""",
+    balance - lag(balance, 1, balance)
+        OVER (PARTITION BY equity.root ORDER BY equity.seq, equity.rowid) AS realized_pnl,
+    equity - balance AS unrealized_pnl, arrival AS created_at
+FROM equity LEFT JOIN inputs ON inputs.seq = equity.seq""",
     (
         ("id", "The input that caused the mark."),
         ("root", "Instrument."),
@@ -377,21 +393,26 @@ FROM equity""",
         ("open_positions_count", "Contracts open."),
         ("realized_pnl", "Booked since the mark before, USD."),
         ("unrealized_pnl", "Open results, USD."),
+        ("created_at", "When the bar that caused the mark was received; empty for a closing."),
     ),
 )
 
 _BAYESIAN: Final = View(
     "bayesian_data",
-    "Record of the trades of an epoch by context. Older systems knew modal bins alone.",
-    """SELECT contexts.root, contexts.epoch, contexts.context AS modal_bin,
-    contexts.trades AS total_trades, wins AS winning_trades, sum("return") AS total_return,
-    avg("return") AS avg_return, wins / contexts.trades AS win_rate,
-    posterior_mean AS expected_win_rate, contexts.multiplier AS bayesian_multiplier,
-    max(exit_time) AS last_updated
-FROM contexts JOIN trades ON trades.root = contexts.root AND trades.epoch = contexts.epoch
-    AND trades.context IS NOT DISTINCT FROM contexts.context
-GROUP BY ALL""",
+    "Record of the trades of an epoch by context. Older systems knew modal bins alone; their "
+    "`performance_score` has no counterpart here.",
+    """SELECT row_number() OVER (ORDER BY root, epoch, modal_bin) AS id, * FROM (
+    SELECT contexts.root, contexts.epoch, contexts.context AS modal_bin,
+        contexts.trades AS total_trades, wins AS winning_trades, sum("return") AS total_return,
+        avg("return") AS avg_return, wins / contexts.trades AS win_rate,
+        posterior_mean AS expected_win_rate, contexts.multiplier AS bayesian_multiplier,
+        max(exit_time) AS last_updated
+    FROM contexts JOIN trades ON trades.root = contexts.root AND trades.epoch = contexts.epoch
+        AND trades.context IS NOT DISTINCT FROM contexts.context
+    GROUP BY ALL
+)""",
     (
+        ("id", "Place in the view."),
         ("root", "Instrument."),
         ("epoch", "Number of the epoch."),
         ("modal_bin", "Context, as `learning.context` says."),
@@ -433,9 +454,11 @@ _PERFORMANCE: Final = View(
     """SELECT trades.seq AS id, trades.root,
     json_extract_string(inputs.detail, '$.settings.learning.context') AS context_type,
     trades.context AS context_value, exit_time AS trade_timestamp, entry_price, exit_price,
-    "return" * 100 AS return_pct, net > 0 AS win, volume_ratio, strength AS signal_strength
+    "return" * 100 AS return_pct, net > 0 AS win, volume_ratio, strength AS signal_strength,
+    cause.arrival AS created_at
 FROM trades LEFT JOIN inputs ON inputs.kind = 'epoch' AND inputs.root = trades.root
-    AND inputs.epoch = trades.epoch""",
+    AND inputs.epoch = trades.epoch
+LEFT JOIN inputs AS cause ON cause.seq = trades.seq""",
     (
         ("id", "The input that caused the row."),
         ("root", "Instrument."),
@@ -448,6 +471,7 @@ FROM trades LEFT JOIN inputs ON inputs.kind = 'epoch' AND inputs.root = trades.r
         ("win", "Whether the net result is above zero."),
         ("volume_ratio", "Of the cluster."),
         ("signal_strength", "Of the signal."),
+        ("created_at", "When the bar that ended the trade was received; empty for a closing."),
     ),
 )
 
@@ -462,7 +486,10 @@ def quoted(names: Sequence[str]) -> str:
 def _create(connection: DuckDBPyConnection) -> None:
     """Make the tables of version 1."""
     for table in TABLES.values():
-        columns = [f'"{column.name}" {column.type}' for column in table.columns]
+        columns = [
+            f'"{column.name}" {column.type}{"" if column.nullable else " NOT NULL"}'
+            for column in table.columns
+        ]
         if table.key:
             columns.append(f'PRIMARY KEY ("{table.key}")')
         connection.execute(f'CREATE TABLE "{table.name}" ({", ".join(columns)})')
@@ -517,7 +544,10 @@ def migrate(connection: DuckDBPyConnection, file: Path, package_version: str) ->
     for step in MIGRATIONS[version:]:
         step(connection)
     if version == 0:
-        connection.execute("INSERT INTO meta VALUES ('clustercore', ?)", [package_version])
+        connection.execute(
+            "INSERT INTO meta VALUES ('clustercore', ?), ('store_id', ?)",
+            [package_version, secrets.token_hex(16)],
+        )
     connection.execute(
         "UPDATE meta SET value = ? WHERE key = 'schema_version'", [str(len(MIGRATIONS))]
     )

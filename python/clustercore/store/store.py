@@ -14,22 +14,32 @@ import duckdb
 import polars as pl
 
 from clustercore import _core
+from clustercore.errors import ClusterCoreError, DataError
 from clustercore.inputs import Entry, Epoch, Input
 from clustercore.recommendation import Recommendation
 from clustercore.sessions import Sessions
 from clustercore.store import schema
 from clustercore.store.arrow import ArrowStream
 from clustercore.store.errors import StoreError, classified, translated
-from clustercore.store.files import connect, copy_into, make, snapshot_path
+from clustercore.store.files import connect, copy_into, make, take_over
 from clustercore.store.journal import Alert, Certificate, Commit, FeedEvent
-from clustercore.store.rows import Row, event_rows, frame_of, input_row, inputs_of, print_frame
+from clustercore.store.places import snapshot_path
+from clustercore.store.rows import (
+    Row,
+    check_inputs,
+    event_rows,
+    frame_of,
+    input_row,
+    inputs_of,
+    print_frame,
+)
 from clustercore.store.schema import DERIVED, TABLES, TIME, quoted, text_of
 from clustercore.store.tables import session_rows, sessions_from, sessions_hash
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-__all__ = ["Store"]
+__all__ = ["Store", "contexts_of"]
 
 # Rows of one statement up to which parameters are quicker than a frame.
 _FEW: Final = 8
@@ -63,10 +73,7 @@ class Store:
         """Number of the next input, 1 in a new file."""
         self._next_event = self._next("feed_events", "id")
         self._next_alert = self._next("outbox", "id")
-        self._under: dict[tuple[str, int], tuple[str, str]] = {
-            (root, item.number): (item.config_id, item.engine_version)
-            for root, _, item in self._epochs()
-        }
+        self._known_under: dict[tuple[str, int], tuple[str, str]] | None = None
         self._contexts: dict[tuple[str, int, int | None], tuple[int, int]] = {
             (root, epoch, context): (trades, wins)
             for root, epoch, context, trades, wins in self._rows(
@@ -153,7 +160,7 @@ class Store:
             closed, and opening it again finds every transaction that was committed.
         """
         self._check_order(entries)
-        under = self._under | {
+        under = self._under() | {
             (entry.root, entry.item.number): (entry.item.config_id, entry.item.engine_version)
             for entry in entries
             if isinstance(entry.item, Epoch)
@@ -175,7 +182,7 @@ class Store:
         self.next_seq += len(entries)
         self._next_alert += len(alerts)
         self._next_event += len(feed_events)
-        self._under = under
+        self._known_under = under
         self._contexts |= {key: (trades, wins) for key, (trades, wins, _) in contexts.items()}
 
     def save_sessions(self, sessions: Sessions) -> str:
@@ -234,7 +241,7 @@ class Store:
         recommendations : sequence of Recommendation, optional
             In the place of the epoch's; those stay when left out.
         """
-        config_id, engine_version = _lookup(self._under, self.path)(root, epoch)
+        config_id, engine_version = _lookup(self._under(), self.path)(root, epoch)
         unknown = set(frames) - set(DERIVED)
         if unknown:
             raise self._invalid(f"no derived tables: {', '.join(sorted(unknown))}")
@@ -262,21 +269,44 @@ class Store:
         kept = {key: row for key, row in self._contexts.items() if key[:2] != (root, epoch)}
         self._contexts = kept | {key: row[:2] for key, row in counted.items()}
 
+    def delete_strays(self) -> int:
+        """Delete derived rows of epochs that the log does not begin; return how many there were."""
+        deleted = 0
+        with self._transaction() as connection:
+            for name in (*DERIVED, "contexts", "recommendations"):
+                query = f'DELETE FROM "{name}" WHERE {_NO_EPOCH}'  # noqa: S608 -- our names
+                ((count,),) = connection.execute(query).fetchall()
+                deleted += count
+        known = self._under()
+        self._contexts = {key: row for key, row in self._contexts.items() if key[:2] in known}
+        return deleted
+
     def snapshot(self, path: Path | str | None = None) -> Path:
         """Write a consistent copy, whole or not at all, and return its path.
 
         Parameters
         ----------
         path : Path or str, optional
-            Where to; beside the file when left out.
+            Where to; beside the file when left out. A file that is there is replaced when it is a
+            snapshot of this store; the place beside the file is for nothing else.
+
+        Raises
+        ------
+        StoreError
+            ``invalid`` for a place that holds something else, or a store in use.
         """
         target = snapshot_path(self.path) if path is None else Path(path)
-        if target.absolute() == self.path.absolute():
-            raise self._invalid("a snapshot cannot take the place of its own store")
+        take_over(self.path, target, None if path is None else self.store_id)
         copy_into(self._open(), self.path, target, owner=not self.read_only)
         return target
 
     # Reading.
+
+    @property
+    def store_id(self) -> str:
+        """What tells this store, and its snapshots, from any other."""
+        found = self._rows("SELECT value FROM meta WHERE key = 'store_id'")
+        return str(found[0][0]) if found else ""
 
     def inputs(
         self,
@@ -285,8 +315,17 @@ class Store:
         after: int | None = None,
         upto: int | None = None,
     ) -> pl.DataFrame:
-        """Return rows of ``inputs`` in order: of a root, of an epoch, after a seq, up to one."""
-        return self._select("inputs", "seq", root=root, epoch=epoch, after=after, upto=upto)
+        """Return rows of ``inputs`` in order: of a root, of an epoch, after a seq, up to one.
+
+        Raises
+        ------
+        DataError
+            A row lacks what its kind has; the message names it.
+        """
+        rows = self._select("inputs", "seq", root=root, epoch=epoch, after=after, upto=upto)
+        with self._naming_file():
+            check_inputs(rows)
+        return rows
 
     def entries(
         self,
@@ -296,8 +335,9 @@ class Store:
         upto: int | None = None,
     ) -> Iterator[tuple[int, Input]]:
         """Yield the seq and the input of everything a root was given, in order."""
-        for part in self.inputs(root, epoch, after, upto).iter_slices(_CHUNK):
-            yield from inputs_of(part, self.prints(part))
+        with self._naming_file():
+            for part in self.inputs(root, epoch, after, upto).iter_slices(_CHUNK):
+                yield from inputs_of(part, self.prints(part))
 
     def prints(self, inputs: pl.DataFrame) -> pl.DataFrame:
         """Return the trades of the market of rows of ``inputs``, in order."""
@@ -345,13 +385,29 @@ class Store:
         )
 
     def sessions(self, found: str) -> Sessions:
-        """Return the session table with a hash."""
+        """Return the session table with a hash.
+
+        Raises
+        ------
+        StoreError
+            ``invalid``: there is none, or it is not what was stored under that hash.
+        """
         rows = self._frame(
             "SELECT * FROM session_tables WHERE hash = ? ORDER BY open, rowid", [found]
         )
         if rows.is_empty():
             raise self._invalid(f"no session table {found} in the store")
-        return sessions_from(rows.with_columns(pl.col("open", "close").dt.replace_time_zone(None)))
+        naive = rows.with_columns(pl.col("open", "close").dt.replace_time_zone(None))
+        try:
+            made = sessions_from(naive)
+        except ClusterCoreError as error:
+            raise self._invalid(f"session_tables: table {found} cannot be used: {error}") from error
+        if sessions_hash(made) != found:
+            raise self._invalid(
+                f"session_tables: table {found} was changed; its content has the hash "
+                f"{sessions_hash(made)}. Go back to a snapshot"
+            )
+        return made
 
     def contexts(self, root: str, epoch: int | None = None) -> pl.DataFrame:
         """Return the record of trades by context."""
@@ -382,6 +438,16 @@ class Store:
         frame = self._select("certificates", "rowid", root=root)
         plain = frame.with_columns(pl.col("made_at").to_physical())
         return [Certificate(**row) for row in plain.iter_rows(named=True)]
+
+    def strays(self) -> pl.DataFrame:
+        """Return how many rows there are of epochs that the log does not begin.
+
+        Returns
+        -------
+        polars.DataFrame
+            root, epoch, table, rows.
+        """
+        return self._frame(f"{_STRAYS} ORDER BY root, epoch", [])
 
     def count(self, query: str) -> int:
         """Return the one number that a query of ours gives."""
@@ -500,19 +566,39 @@ class Store:
             )
         self._insert("contexts", _context_rows(counted))
 
+    def _under(self) -> dict[tuple[str, int], tuple[str, str]]:
+        """Return configuration and engine version of every epoch, by root and number.
+
+        Read when it is needed: a log that cannot be read can still be looked at.
+        """
+        if self._known_under is None:
+            self._known_under = {
+                (root, item.number): (item.config_id, item.engine_version)
+                for root, _, item in self._epochs()
+            }
+        return self._known_under
+
     def _next(self, table: str, column: str) -> int:
         ((newest,),) = self._rows(f"SELECT max({column}) FROM {table}")  # noqa: S608 -- our names
         return (newest or 0) + 1
 
     def _epochs(self) -> list[tuple[str, int, Epoch]]:
         frame = self._frame("SELECT * FROM inputs WHERE kind = 'epoch' ORDER BY seq", [])
-        return [
-            (root, seq, item)
-            for root, (seq, item) in zip(
-                frame["root"].to_list(), inputs_of(frame, self.prints(frame)), strict=True
-            )
-            if isinstance(item, Epoch)
-        ]
+        with self._naming_file():
+            return [
+                (root, seq, item)
+                for root, (seq, item) in zip(
+                    frame["root"].to_list(), inputs_of(frame, _NO_PRINTS), strict=True
+                )
+                if isinstance(item, Epoch)
+            ]
+
+    @contextlib.contextmanager
+    def _naming_file(self) -> Iterator[None]:
+        try:
+            yield
+        except DataError as error:
+            raise error.in_file(str(self.path)) from error
 
     def _select(
         self,
@@ -544,9 +630,22 @@ class Store:
             return self._open().execute(query, list(values)).fetchall()
 
 
+# Epochs have none.
+_NO_PRINTS: Final = frame_of("prints", [])
 _FACTS: Final = ("net", "multiplier", "exit_reason")
 # Trades, wins and the newest multiplier by root, epoch and context.
 _Contexts = dict[tuple[str, int, int | None], tuple[int, int, float]]
+
+_NO_EPOCH: Final = "(root, epoch) NOT IN (SELECT (root, epoch) FROM inputs WHERE kind = 'epoch')"
+# Contracts are chosen, and bars kept aside, whether an epoch has begun or not.
+_CONSUMED: Final = "kind <> 'contract' AND consumed IS DISTINCT FROM false"
+_STRAYS: Final = " UNION ALL ".join(
+    [
+        f'SELECT root, epoch, \'{name}\' AS "table", count(*) AS rows FROM "{name}" '  # noqa: S608
+        f"WHERE {_NO_EPOCH}{f' AND {_CONSUMED}' if name == 'inputs' else ''} GROUP BY root, epoch"
+        for name in ("inputs", *DERIVED, "contexts", "recommendations", "certificates")
+    ]
+)
 
 _PLACES: Final = {
     table.name: "("
@@ -563,6 +662,9 @@ def _migrate(connection: DuckDBPyConnection, path: Path) -> None:
 def _prepare(connection: DuckDBPyConnection, path: Path, *, read_only: bool) -> None:
     if not read_only:
         _migrate(connection, path)
+        # Who writes to a snapshot makes a store of its own of it.
+        if connection.execute("SELECT 1 FROM meta WHERE key = 'snapshot'").fetchall():
+            connection.execute("DELETE FROM meta WHERE key = 'snapshot'")
         return
     found = schema.version_of(connection, path)
     schema.check_version(found, path)
@@ -609,6 +711,12 @@ def _count(
         count, wins = counted[key][:2] if key in counted else before.get(key, (0, 0))
         counted[key] = (count + 1, wins + (net > 0), multiplier)
     return counted
+
+
+def contexts_of(root: str, epoch: int, trades: pl.DataFrame) -> pl.DataFrame:
+    """Return the record by context that the trades of an epoch make, as the store returns it."""
+    rows = _context_rows(_count({}, _trade_facts(root, epoch, trades)))
+    return frame_of("contexts", rows).sort("context", nulls_last=True)
 
 
 def _context_rows(counted: _Contexts) -> list[Row]:
