@@ -50,6 +50,7 @@ __all__ = [
     "certificate_of",
     "check",
     "compare",
+    "hash_log",
     "hash_rows",
     "hindsight",
     "rebuild",
@@ -253,17 +254,8 @@ def altered(store: Store, root: str, epoch: Epoch, rows: pl.DataFrame) -> tuple[
     made = [one for one in store.certificates(root) if one.epoch == epoch.number]
     made.sort(key=lambda one: one.upto_seq)
     seqs = rows["seq"]
-    prints = store.prints(rows)
-    ends, prints_ends = (
-        [int(frame["seq"].search_sorted(one.upto_seq, side="right")) for one in made]
-        for frame in (rows, prints)
-    )
-    of_rows = hash_rows(rows, [*ends, rows.height])
-    of_prints = hash_rows(prints, [*prints_ends, prints.height])
-    *found, whole = (
-        hashlib.sha256(f"{one} {other}".encode()).hexdigest()
-        for one, other in zip(of_rows, of_prints, strict=True)
-    )
+    ends = [int(seqs.search_sorted(one.upto_seq, side="right")) for one in made]
+    *found, whole = _hashes_of_log(store, rows, [*(one.upto_seq for one in made), None])
     for one, end, now in zip(made, ends, found, strict=True):
         last = seqs[end - 1] if end else 0
         if last != one.upto_seq:
@@ -278,6 +270,27 @@ def altered(store: Store, root: str, epoch: Epoch, rows: pl.DataFrame) -> tuple[
                 "certified"
             )
     return whole, None
+
+
+def hash_log(store: Store, rows: pl.DataFrame) -> str:
+    """Return the hash of rows of the log, the trades of the market that belong to them included."""
+    (whole,) = _hashes_of_log(store, rows, [None])
+    return whole
+
+
+def _hashes_of_log(store: Store, rows: pl.DataFrame, upto: Sequence[int | None]) -> list[str]:
+    """Return the hashes up to each of some inputs in order; None is the end."""
+    of_tables = []
+    for table in (rows, store.prints(rows)):
+        ends = [
+            table.height if seq is None else int(table["seq"].search_sorted(seq, side="right"))
+            for seq in upto
+        ]
+        of_tables.append(hash_rows(table, ends))
+    return [
+        hashlib.sha256(" ".join(parts).encode()).hexdigest()
+        for parts in zip(*of_tables, strict=True)
+    ]
 
 
 def hash_rows(rows: pl.DataFrame, ends: Sequence[int]) -> list[str]:

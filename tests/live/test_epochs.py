@@ -232,16 +232,18 @@ def write_as_old_engine(database: Path) -> None:
     with Store.open(database, create=False) as store:
         upto = max((one.upto_seq for one in store.certificates("ES")), default=0)
         stored = {name: store.derived(name, "ES", 1) for name in DERIVED}
+        made = store.certificates("ES")
         log = store.inputs("ES", 1)
-        ends = {
-            one.upto_seq: log.filter(pl.col("seq") <= one.upto_seq).height
-            for one in store.certificates("ES")
+        # Its own engine certified the log as it says of itself.
+        inputs_hashes = {
+            one.upto_seq: parity.hash_log(store, log.filter(pl.col("seq") <= one.upto_seq))
+            for one in made
         }
     found = parity.hash_frames(
         {name: frame.filter(pl.col("seq") <= upto) for name, frame in stored.items()}
     )
     change(database, "UPDATE certificates SET outputs_hash = ? WHERE upto_seq = ?", found, upto)
-    for seq, inputs_hash in zip(ends, parity.hash_rows(log, list(ends.values())), strict=True):
+    for seq, inputs_hash in inputs_hashes.items():
         change(
             database, "UPDATE certificates SET inputs_hash = ? WHERE upto_seq = ?", inputs_hash, seq
         )

@@ -296,7 +296,7 @@ def test_a_row_that_the_engine_refuses_is_named_and_its_slice_was_not_taken(seed
         end += 1
     fold, before = folded(taker.log, [rows[:begin]])
     off = pl.when(pl.col("seq") == bad).then(pl.col("open") + 1).otherwise("open")
-    with pytest.raises(DataError, match=f"input {bad}: "):
+    with pytest.raises(DataError, match=f"input {bad} .bar.: "):
         list(fold.apply_rows(rows[begin:end].with_columns(open=off)))
     after = [caused for part in (rows[begin:end], rows[end:]) for caused in fold.apply_rows(part)]
     assert in_words([*before, *after]) == in_words(taker.caused)

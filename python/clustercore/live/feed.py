@@ -554,11 +554,12 @@ class Feed:
                 raise _Ended(msg.Lost(f"no such symbol: {error.text}", permanent=True))
         if error.code == msg.REPLAY_TOO_OLD:
             # Where history has nothing either, all that the gateway has, and a hole before it.
-            if not self._gaps.may_ask_history():
+            wanted = tuple(self.strategies) if self._gaps.may_ask_history(self.strategies) else ()
+            if not wanted:
                 self._gaps.replay_all_next()
             raise _Ended(
                 msg.Lost(f"the gateway does not reach back so far: {error.text}"),
-                needs_history=self.strategies if self._gaps.may_ask_history() else (),
+                needs_history=wanted,
             )
         if error.code in {msg.INTERNAL, msg.SKIPPED}:
             raise _Ended(msg.Lost(f"gateway error {error.code}: {error.text}"))
@@ -581,7 +582,7 @@ class Feed:
         if not asked:
             return
         missing = self._gaps.missing(ts, asked)
-        if missing and self._gaps.may_ask_history():
+        if self._gaps.may_ask_history(missing):
             late_s = max(missing.values()) // _NANOS
             raise _Ended(
                 msg.Lost(f"the replay begins {late_s} s of trading too late"),

@@ -108,7 +108,8 @@ class Gaps:
         self._idle = idle
         self._stop = stop
         self._interval_ns = next(iter(strategies.values())).interval_ns
-        self._asked_for: tuple[int, ...] | None = None
+        # Up to when each engine was whole when history was asked for it last.
+        self._asked: dict[str, int] = {}
         self._failures = 0
         self._hole_until = 0
         self._replay_all = False
@@ -163,11 +164,11 @@ class Gaps:
 
     # Where the rest comes from.
 
-    def may_ask_history(self) -> bool:
-        """Return whether history may know more than it was asked for last."""
+    def may_ask_history(self, roots: Iterable[str]) -> bool:
+        """Return whether history may know more of some engines than it was asked for last."""
         if self._past is None or self._failures >= _MOST_FAILURES:
             return False
-        return self._asked_for != self._marks()
+        return any(self._asked.get(root) != self._strategies[root].complete_until for root in roots)
 
     def replay_all_next(self) -> None:
         """Let the next replay begin with all that the gateway has."""
@@ -191,8 +192,9 @@ class Gaps:
     def fill_before_replay(self) -> None:
         """Ask history for what the gateway can no longer replay and the calendar says there is."""
         start = self.resume_point()
-        if start is not None and self.may_ask_history():
-            self.fill(self.missing(start, self.known))
+        missing = {} if start is None else self.missing(start, self.known)
+        if self.may_ask_history(missing):
+            self.fill(missing)
 
     def fill(self, roots: Iterable[str]) -> None:
         """Take from history what it has: what a new engine begins with, what another missed."""
@@ -206,7 +208,7 @@ class Gaps:
             since = min(starts.values())
             if end <= since + self._interval_ns:
                 self._journal("history", None, "history has nothing newer", since, end, {})
-                self._asked_for = self._marks()
+                self._note_asked(wanted)
                 return
             frame = self._meanwhile(functools.partial(self._past.bars, since, end))
         except ClusterCoreError as error:
@@ -223,13 +225,14 @@ class Gaps:
         self.reads_history = False
         if not self._stop.is_set():
             for root, strategy in wanted.items():
-                until = self._end_of(lasts.get(root, starts[root]), end)
-                strategy.complete_until = max(strategy.complete_until, until)
-        self._asked_for = self._marks()
+                last = lasts.get(root, strategy.complete_until)
+                if last:
+                    strategy.complete_until = max(strategy.complete_until, self._end_of(last, end))
+        self._note_asked(wanted)
         self._committed()
 
-    def _marks(self) -> tuple[int, ...]:
-        return tuple(strategy.complete_until for strategy in self._strategies.values())
+    def _note_asked(self, roots: Iterable[str]) -> None:
+        self._asked |= {root: self._strategies[root].complete_until for root in roots}
 
     def _start_of(self, strategy: Strategy, end: int) -> int:
         if strategy.newest is None:
