@@ -247,6 +247,8 @@ def test_the_order_is_the_same_however_few_are_taken_at_a_time(
 ) -> None:
     for record in everything():
         connection._received(record)
+    # As whatever comes next does.
+    connection._seal()
     taken: list[Any] = []
     while connection.waiting:
         for word in in_words(connection.take(0, most)):
