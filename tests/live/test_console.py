@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from clustercore.cli.live import _say_note
+from clustercore.cli.live import _say_note, _Tries
 from clustercore.live.console import (
     StatusLine,
     recommendation_block,
@@ -286,14 +286,34 @@ def test_a_terminal_keeps_sentences_above_the_line() -> None:
     def play(console: StatusLine) -> None:
         console.update(STATUS)
         settle(console)
-        _say_note(console.say, noted("state", "no answer", state="BACKOFF"))
-        _say_note(console.say, noted("risk", "halted: max_drawdown_pct"))
-        _say_note(console.say, noted("late", "not for the console"))
+        tries = _Tries()
+        _say_note(console.say, noted("state", "no answer", state="BACKOFF"), tries)
+        _say_note(console.say, noted("risk", "halted: max_drawdown_pct"), tries)
+        _say_note(console.say, noted("late", "not for the console"), tries)
 
     written = on_terminal(play)
-    assert written.count("2024-12-19T14:02:00Z BACKOFF: no answer\r\n") == 1, written
-    assert written.count("2024-12-19T14:02:00Z ES halted: max_drawdown_pct\r\n") == 1, written
+    assert written.count("2024-12-19T14:02:00Z  BACKOFF: no answer\r\n") == 1, written
+    assert written.count("2024-12-19T14:02:00Z  ES halted: max_drawdown_pct\r\n") == 1, written
     assert "not for the console" not in written
+
+
+def test_of_many_tries_to_connect_some_are_shown() -> None:
+    said: list[str] = []
+    tries = _Tries()
+
+    def goes(*states: str) -> None:
+        for state in states:
+            _say_note(said.append, noted("state", f"{len(said)}", state=state), tries)
+
+    goes("CONNECTING", "CATCHING_UP", "LIVE", *("BACKOFF", "CONNECTING") * 9, "CATCHING_UP")
+    assert [line.split()[1].rstrip(":") for line in said] == [
+        *("CONNECTING", "CATCHING_UP", "LIVE"),
+        # The first try in vain, and then the second, the fourth and the eighth.
+        *("BACKOFF",) * 4,
+        "CATCHING_UP",
+    ]
+    goes("BACKOFF", "CONNECTING")
+    assert said[-1].split()[1] == "BACKOFF:"
 
 
 def noted(kind: str, reason: str, state: str = "") -> FeedEvent:

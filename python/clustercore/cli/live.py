@@ -7,10 +7,10 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from cyclopts import App, Group, Parameter
 
@@ -38,6 +38,7 @@ __all__ = ["doctor", "live", "parity", "reset_halt", "service", "status", "stop"
 _DATABASE = Path("live.duckdb")
 _LIVE = Group("Live", sort_key=0)
 _FOUND = 1
+_SECOND_NS: Final = 10**9
 
 Database = Annotated[Path, Parameter(name="--db", help="The DuckDB file.")]
 Symbols = Annotated[
@@ -101,7 +102,8 @@ def live(
         catch_up(said)
         runner.on_recommendation = console.show
         runner.on_status = console.update
-        runner.on_note = lambda event: _say_note(console.say, event)
+        tries = _Tries()
+        runner.on_note = lambda event: _say_note(console.say, event, tries)
         runner.on_session = lambda summary: _say_lines(console.say, _session_lines(summary))
         try:
             code = runner.run()
@@ -114,9 +116,10 @@ def live(
         output.emit_text(_certificate(found))
     counts = runner.status.counts
     output.emit_text(
-        f"{runner.status.state}: {runner.status.reason}. {counts['bars']} bars, "
-        f"{counts['recommendations']} recommendations, {counts['connections']} connections. "
-        f"Everything is in {db}; `clustercore parity --db {db}` checks it."
+        f"{runner.status.state}: {runner.status.reason}\n"
+        f"{counts['bars']:,} bars, {counts['recommendations']:,} recommendations, "
+        f"{counts['connections']:,} connections\n"
+        f"Everything is in {db}; to check it: clustercore parity --db {db}"
     )
     return code
 
@@ -153,15 +156,34 @@ def _is_expected(error: Exception) -> bool:
     return ours and not isinstance(error, EngineBusy | InternalError)
 
 
-def _say_note(say: Any, event: FeedEvent) -> None:  # noqa: ANN401 -- a method of the console
+class _Tries:
+    """How often it was tried in vain to connect: of many tries only some are worth a line."""
+
+    def __init__(self) -> None:
+        self._in_vain = 0
+
+    def are_shown(self, state: str) -> bool:
+        """Return whether a change of state is worth a line."""
+        if state == "CONNECTING":
+            return not self._in_vain
+        self._in_vain = self._in_vain + 1 if state == "BACKOFF" else 0
+        return self._in_vain & (self._in_vain - 1) == 0
+
+
+def _say_note(
+    say: Any,  # noqa: ANN401 -- a method of the console
+    event: FeedEvent,
+    tries: _Tries,
+) -> None:
     from clustercore.live.status import utc_text
 
+    at = utc_text(event.at - event.at % _SECOND_NS)
     if event.kind == "parity":
         say(f"parity {event.root}: {event.reason}")
-    elif event.kind == "state":
-        say(f"{utc_text(event.at)} {event.detail['state']}: {event.reason}")
+    elif event.kind == "state" and tries.are_shown(event.detail["state"]):
+        say(f"{at}  {event.detail['state']}: {event.reason}")
     elif event.kind == "risk":
-        say(f"{utc_text(event.at)} {event.root} {event.reason}")
+        say(f"{at}  {event.root} {event.reason}")
 
 
 def _say_lines(say: Any, lines: list[str]) -> None:  # noqa: ANN401 -- a method of the console
@@ -408,22 +430,49 @@ def _show_missed(missed: dict[tuple[str, int], Any]) -> None:
 
 def _certificate(found: Parity) -> str:
     verdict = "EQUAL" if found.ok else f"DIFFERENT: {found.difference}"
-    counts = ", ".join(f"{count} {name}" for name, count in found.counts.items() if count)
     if not found.config_id:
         return f"parity {found.root}, epoch {found.epoch}: {verdict}"
     lines = [
         f"parity {found.root}, epoch {found.epoch}: {verdict}",
-        f"  inputs   up to {found.upto_seq}  {found.inputs_hash[:32]}",
+        f"  inputs   {found.inputs_hash[:32]}  up to {found.upto_seq:,}",
         f"  outputs  {found.outputs_hash[:32]}",
         (
             f"  config   {found.config_id[:32]}  engine {found.engine_version}, "
             f"clustercore {found.clustercore_version}"
         ),
-        f"  {counts}",
+        f"  taken    {_counted(found.counts, _INPUTS)}",
+        f"  made     {_counted(found.counts, _ROWS)}",
     ]
     if found.note:
         lines.append(f"  {found.note}")
     return "\n".join(lines)
+
+
+def _counted(counts: Mapping[str, int], names: Mapping[str, str]) -> str:
+    said = (f"{counts[kind]:,} {name}" for kind, name in names.items() if counts.get(kind))
+    return ", ".join(said) or "nothing"
+
+
+# Kinds of inputs and tables, in the words of a certificate.
+_INPUTS: Final = {
+    "bar": "bars",
+    "bar kept": "bars kept aside",
+    "prints": "minutes of trades",
+    "closed": "closings",
+    "contract": "changes of contract",
+    "operator": "words of the operator",
+    "epoch": "epoch",
+    "warm_up": "warm-up",
+    "carry": "account taken over",
+}
+_ROWS: Final = {
+    "clusters": "clusters",
+    "signals": "signals",
+    "orders": "orders",
+    "trades": "trades",
+    "equity": "equity marks",
+    "risk": "halts and pauses",
+}
 
 
 def doctor(

@@ -44,8 +44,10 @@ _HEARD_EVERY = 64
 _FUTURE_NS = 5 * _NANOS
 _SKEW_NS = 5 * _NANOS
 _ATTEMPTS_UNTIL_ALARM = 5
-# Real seconds after which a gateway on this machine that refuses is not coming back.
+# Real seconds after which a gateway on this machine that refuses is not coming back, and between
+# two questions whether it is: market time may be quick.
 _GONE_S = 5.0
+_ASK_AGAIN_S = 0.5
 # Bars of an instrument without a symbol that make one row of the journal.
 _UNMAPPED_ROW = 100
 _SPEED = re.compile(r"speed=([0-9.]+|inf)")
@@ -248,6 +250,8 @@ class Feed:
         if self._attempts > 1:
             longest = min(self.settings.backoff_max_s, 2.0 ** min(self._attempts - 2, 16))
             wait_s = max(wait_s, self._random.uniform(longest / 2, longest))
+        if self._refused_at is not None:
+            self.wake.wait(_ASK_AGAIN_S)
         if wait_s > 0:
             self.state.go(BACKOFF, f"attempt {self._attempts + 1} in {wait_s:.1f} s")
             self._committed()
