@@ -148,5 +148,15 @@ def _is_consumed(item: Input) -> bool:
 # What the console shows as it comes, without being a warning.
 _SHOWN = frozenset({"state", "risk"})
 _ALARMING = frozenset(
-    {"alarm", "hole", "conflict", "trades_differ", "unmapped", "refused", "error", "lost"}
+    {
+        "alarm",
+        "conflict",
+        "error",
+        "hole",
+        "lost",
+        "no_contract",
+        "refused",
+        "trades_differ",
+        "unmapped",
+    }
 )

@@ -468,7 +468,15 @@ class Strategy:
             return
         day = (self.calendar.days[session] - _EPOCH).days
         if choice.symbol is None:
-            self._journal("no_contract", self.root, choice.reason, None, None, {"trade_date": day})
+            self._journal(
+                "no_contract",
+                self.root,
+                f"no month can be in front on {self.calendar.days[session]}: of none that is "
+                "allowed a volume is known; bars of that session are kept aside",
+                self.calendar.opens[session],
+                self.calendar.closes[session],
+                {"trade_date": day, "reason": choice.reason},
+            )
             self._apply(ContractChange("", self.front, choice.reason, day))
             return
         self._apply(ContractChange(choice.symbol, self.front, choice.reason, day))
