@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     from benches.board import Board
 
+# As a user has it: the second run, with adverse entries, goes beside the first.
+pytestmark = pytest.mark.two_cores
+
 FRAME_WORK = "cc.backtest from a Polars frame, preset {}, five years"
 START_WORK = "a process that imports and backtests 2019"
 PROCESSES = 9

@@ -5,6 +5,7 @@ The backtest drives the same ``Engine`` that takes one bar at a time; nothing he
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,14 +84,16 @@ def backtest(
         )
     columns = bars.columns_nanos()
     engine = Engine(config, instrument, sessions, bars.interval_ns)
-    try:
-        frames = engine.run(bars, columns=columns, finish=True)
-    except DataError as error:
-        raise bars.in_source(error) from None
-    counts = engine.counts()
-    _refuse_outside(bars, counts)
-    adverse = _adverse_net(bars, columns, config, instrument, sessions)
-    return assemble(bars, columns, engine, frames, counts, adverse)
+    # Two engines that know nothing of each other; both leave the interpreter while they work.
+    with ThreadPoolExecutor(max_workers=1) as aside:
+        adverse = aside.submit(_adverse_net, bars, columns, config, instrument, sessions)
+        try:
+            frames = engine.run(bars, columns=columns, finish=True)
+        except DataError as error:
+            raise bars.in_source(error) from None
+        counts = engine.counts()
+        _refuse_outside(bars, counts)
+        return assemble(bars, columns, engine, frames, counts, adverse.result)
 
 
 def _refuse_outside(bars: Bars, counts: dict[str, int]) -> None:
@@ -120,5 +123,5 @@ def _adverse_net(
     if config.entry.mode != "next_open" or config.entry.adverse:
         return None
     worse = Engine(config.override({"entry.adverse": True}), instrument, sessions, bars.interval_ns)
-    closed = worse.run(bars, columns=columns)["trades"]["net"]
+    closed = worse.run(bars, columns=columns, only=("trades",))["trades"]["net"]
     return float(closed.sum()), closed.len()

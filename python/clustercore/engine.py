@@ -14,6 +14,7 @@ from clustercore.instruments import Instrument
 from clustercore.sessions import Sessions, load_sessions
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from datetime import timedelta
 
     from numpy.typing import NDArray
@@ -122,6 +123,7 @@ class Engine:
         columns: dict[str, NDArray[np.int64]] | None = None,
         actionable: NDArray[np.bool_] | None = None,
         finish: bool = False,
+        only: Collection[str] | None = None,
     ) -> dict[str, pl.DataFrame]:
         """Take many bars.
 
@@ -135,6 +137,8 @@ class Engine:
             Whether each bar came in time to act on; all when absent.
         finish : bool
             Close the last interval and write the rows of trades that are still open.
+        only : collection of str, optional
+            Frames that are wanted; all when left out.
 
         Returns
         -------
@@ -167,7 +171,8 @@ class Engine:
             actionable,
             finish,
         )
-        return {name: self._to_frame(name, frame) for name, frame in raw.items()}
+        wanted = raw if only is None else only
+        return {name: self._to_frame(name, raw[name]) for name in wanted}
 
     def trade(self, ts_ns: int, price_nanos: int, size: int) -> None:
         """Take a trade for the profile; it comes before the bar that holds it.

@@ -6,6 +6,7 @@ import json
 import platform
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -259,18 +260,17 @@ def assemble(
     engine: Engine,
     frames: dict[str, pl.DataFrame],
     counts: dict[str, int],
-    adverse: tuple[float, int] | None,
+    adverse: Callable[[], tuple[float, int] | None],
 ) -> BacktestResult:
-    """Return the result of a run: statistics, groups, funnel and manifest around its frames."""
+    """Return the result of a run: statistics, groups, funnel and manifest around its frames.
+
+    ``adverse`` returns what another run gave, and is asked last.
+    """
     config, sessions = engine.config, engine.sessions
     trades = frames["trades"]
     trade_columns = _trade_columns(trades, engine)
-    start = columns["ts_event"]
-    row = np.searchsorted(sessions.open_ns, start, side="right") - 1
-    used = (row >= 0) & (start < sessions.close_ns[np.maximum(row, 0)]) & (columns["volume"] > 0)
-    used &= ~bars.frame["context"].to_numpy()
-    if not used.all():
-        start = np.ascontiguousarray(start[used])
+    taken = (columns["volume"] > 0) & ~bars.frame["context"].to_numpy()
+    start = _inside(columns["ts_event"][taken], sessions)
     daily = _daily(start, frames["equity"], trades, engine)
     mark_time = frames["equity"]["time"].to_physical().to_numpy()
     listed, verdict = _core.compute_statistics(
@@ -285,21 +285,29 @@ def assemble(
         config.statistics.resamples,
         config.statistics.block_days,
     )
-    statistics = tuple(Statistic(**row) for row in listed) + _adverse_statistics(adverse)
     return BacktestResult(
         **frames,
         funnel=_funnel(frames, counts),
         daily=daily,
         contexts=_contexts(trades),
         groups=_groups(trades, trade_columns, sessions),
-        statistics=statistics,
         verdict=verdict,
         config=config,
         instrument=engine.instrument,
         manifest=_manifest(bars, columns, engine),
         bars=bars,
         sessions=sessions,
+        statistics=tuple(Statistic(**row) for row in listed) + _adverse_statistics(adverse()),
     )
+
+
+def _inside(start: NDArray[np.int64], sessions: Sessions) -> NDArray[np.int64]:
+    """Return those of some ascending times that lie in a session."""
+    change = np.zeros(len(start) + 1, np.int8)
+    # Sessions without a bar begin and end at one place.
+    np.add.at(change, np.searchsorted(start, sessions.open_ns), 1)
+    np.add.at(change, np.searchsorted(start, sessions.close_ns), -1)
+    return start[np.cumsum(change[:-1], dtype=np.int8) > 0]
 
 
 def _trade_columns(trades: pl.DataFrame, engine: Engine) -> dict[str, NDArray[Any]]:
