@@ -402,10 +402,10 @@ def catch_up(url: str, span: Sequence[int], folder: Path) -> tuple[float, int]:
     written = 0
     fill: Any = vars(Gaps)["fill"]
 
-    def filled(gaps: Gaps) -> None:
+    def filled(gaps: Gaps, roots: Sequence[str]) -> None:
         nonlocal begun
         begun = begun or time.monotonic_ns()
-        fill(gaps)
+        fill(gaps, roots)
 
     def stopped(feed: Feed) -> Any:
         feed.stop.set()
