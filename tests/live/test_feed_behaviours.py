@@ -68,6 +68,9 @@ class Clock:
         del sent
         return received
 
+    def taken(self, arrival: int) -> int:
+        return max(arrival, self.at)
+
     def stamp(self) -> int:
         return self.at
 

@@ -27,6 +27,9 @@ class Clock(Protocol):
     def arrival(self, sent: int, received: int) -> int:
         """Return when a record arrived: ``sent`` is its ts_out, ``received`` our ``stamp``."""
 
+    def taken(self, arrival: int) -> int:
+        """Return when a record that arrived then is taken from the queue it waited in: now."""
+
     def stamp(self) -> int:
         """Return a mark of this moment for ``arrival`` and ``since``."""
 
@@ -52,6 +55,10 @@ class SystemClock:
         """Return the wall time of a stamp."""
         del sent
         return self.now() - (time.monotonic_ns() - received)
+
+    def taken(self, arrival: int) -> int:
+        """Return the time; a clock that was set back in between does not make it earlier."""
+        return max(arrival, self.now())
 
     def stamp(self) -> int:
         """Return a mark of this moment."""
@@ -106,6 +113,10 @@ class MarketClock:
         """Return when a record arrived: the instant at which it was sent."""
         self.observe(sent, received)
         return sent
+
+    def taken(self, arrival: int) -> int:
+        """Return when it arrived: at any speed a bar is as old as it was at its receipt."""
+        return arrival
 
     def stamp(self) -> int:
         """Return a mark of this moment."""

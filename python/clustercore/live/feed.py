@@ -39,14 +39,20 @@ __all__ = ["Feed"]
 
 _NANOS = 10**9
 _POLL_S = 0.05
+# Bars wait so long for the replay of their trades until somebody is told.
+_LONG_NS = 300 * _NANOS
 # Messages after which the operator is heard in the middle of many; each may cost a commit.
 _HEARD_EVERY = 64
 _FUTURE_NS = 5 * _NANOS
+# A bar that the gateway sent so soon after its end has ended, whatever our clock says.
+_ENDED_NS = 3600 * _NANOS
 _SKEW_NS = 5 * _NANOS
 _ATTEMPTS_UNTIL_ALARM = 5
 # Real seconds after which a gateway on this machine that refuses is not coming back, and between
 # two questions whether it is: market time may be quick.
 _GONE_S = 5.0
+# Seconds after which a connection was one, whatever ended it.
+_STEADY_S = 60.0
 _ASK_AGAIN_S = 0.5
 # Bars of an instrument without a symbol that make one row of the journal.
 _UNMAPPED_ROW = 100
@@ -82,6 +88,12 @@ class _Session:
     # Schemas are replayed side by side: bars wait until the trades they are made of are there too.
     replays_due: int = 0
     held: list[msg.MarketBar | msg.EndOfInterval] = field(default_factory=list)
+    held_until: int = 0
+    # When the first came that was as new as can be, so that the replay of bars is over; 0 before.
+    current_since: int = 0
+    # When they went on, 0 before.
+    released: int = 0
+    waited_long: bool = False
 
 
 class Feed:
@@ -200,7 +212,7 @@ class Feed:
     def run(self) -> None:
         """Connect, and connect again, until stopped or refused for good."""
         self._resume()
-        self._gaps.fill([root for root, s in self.strategies.items() if s.newest is None])
+        self._begin()
         while not self.stop.is_set():
             if not self._pause():
                 break
@@ -208,6 +220,8 @@ class Feed:
             end = self._connection()
             if self.stop.is_set():
                 break
+            if self._last_attempt is not None and self.clock.since(self._last_attempt) > _STEADY_S:
+                self._attempts = 0
             self._note_loss(end.lost.reason)
             if self._local_gateway_is_gone(end.lost.reason):
                 self._stopped_because = "the gateway on this machine is gone"
@@ -221,6 +235,14 @@ class Feed:
         if self.state.name != FATAL:
             self.state.go(STOPPED, self._stopped_because)
         self._committed()
+
+    def _begin(self) -> None:
+        """Take what new engines begin with; history that does not answer is asked again."""
+        while self._gaps.backfill() and not self.stop.is_set():
+            self._last_attempt = self.clock.stamp()
+            self._attempts += 1
+            self._pause()
+        self._attempts, self._last_attempt = 0, None
 
     def _note_loss(self, reason: str) -> None:
         """Note a lost connection; the same failure over and over again now and then only."""
@@ -356,7 +378,7 @@ class Feed:
 
     def _message(self, session: _Session, message: msg.Message) -> None:
         if session.replays_due and isinstance(message, msg.MarketBar | msg.EndOfInterval):
-            session.held.append(message)
+            self._hold(session, message)
             return
         handle: Callable[[_Session, Any], None] | None = self._handlers.get(type(message))
         if handle is not None:
@@ -394,6 +416,8 @@ class Feed:
         values = (bar.open, bar.high, bar.low, bar.close, bar.volume)
         present = self._present(bar.sent, arrival)
         if end > max(arrival, present) + _FUTURE_NS:
+            if 0 <= bar.sent - end <= _ENDED_NS:
+                raise _Ended(msg.Lost("our clock says of a bar that it is not over"))
             self._journal(
                 "alarm",
                 strategy.root,
@@ -408,19 +432,21 @@ class Feed:
         said_of = list(self.strategies.values()) if session.is_single else [strategy]
         self._prove(session, bar.ts_event, said_of)
         self._check_calendar(bar.ts_event)
-        fresh = arrival - end <= self.settings.max_bar_age_s * _NANOS
+        # A bar may have waited: in the queue, or for the trades that it is made of.
+        taken = max(self.clock.taken(arrival), session.released)
+        fresh = taken - end <= self.settings.max_bar_age_s * _NANOS
         if session.is_single and present - end <= self.settings.max_bar_age_s * _NANOS:
             self.state.at_present = True
         if fresh:
             self.state.caught_up("caught up")
-        acts_late = self.settings.late == "act" and self.state.was_live
+        acts_late = self.settings.late == "act" and (self.state.was_live or strategy.was_live)
         actionable = (self.state.name == LIVE and fresh) or (
             acts_late and not self.state.is_forbidden
         )
         if any(one.complete_until < bar.ts_event for one in said_of):
             self._completed(bar.ts_event, said_of)
         self._bars_until = max(self._bars_until, end)
-        self._grace(present)
+        self._grace(session, bar.sent, present)
         if self.state.at_present:
             self._end_session_before(bar.ts_event)
         origin = "live" if self.state.name in {LIVE, DEGRADED} else "replay"
@@ -450,12 +476,37 @@ class Feed:
             strategy = self._strategy_of(symbol) if symbol is not None else None
             if strategy is not None and symbol is not None:
                 strategy.take_trades(trades.of(number, symbol))
+        # Of a replay with nothing in it the gateway may not say that it is complete.
+        if (
+            session.replays_due
+            and session.current_since
+            and int(trades.ts[-1]) >= session.held_until
+        ):
+            session.replays_due = 1
+            self._release(session, self.clock.now())
 
-    def _release(self, session: _Session) -> None:
+    def _hold(self, session: _Session, message: msg.MarketBar | msg.EndOfInterval) -> None:
+        """Let a word about bars wait for the trades that they are made of."""
+        session.held.append(message)
+        if not isinstance(message, msg.MarketBar):
+            return
+        arrival = self.clock.arrival(message.sent, message.received)
+        end = message.ts_event + self._interval_ns
+        session.held_until = max(session.held_until, end)
+        if arrival - end > self.settings.max_bar_age_s * _NANOS:
+            return
+        session.current_since = session.current_since or arrival
+        if arrival - session.current_since > _LONG_NS and not session.waited_long:
+            session.waited_long = True
+            problem = "bars have waited for their trades for minutes: their replay does not end"
+            self._journal("alarm", None, problem, session.current_since, arrival, {})
+
+    def _release(self, session: _Session, at: int) -> None:
         """Count a replay that is complete; with the last of them, the bars that waited go on."""
         session.replays_due = max(0, session.replays_due - 1)
         if session.replays_due:
             return
+        session.released = session.released or at
         held, session.held = session.held, []
         for place, message in enumerate(held, 1):
             self._message(session, message)
@@ -472,7 +523,10 @@ class Feed:
             self._journal("alarm", None, "an interval's end from the future", end, arrival, {})
             return
         if self.calendar.session(end - self._interval_ns) is None:
-            self._grace(present)
+            self._grace(session, message.sent, present)
+            return
+        if not session.is_single and not self.state.at_present:
+            # Another stream's replay is under way, and this word is not about it.
             return
         for number in session.unmapped.keys() - self._unmapped:
             # Another connection may map it, and replays the minute; once for each number.
@@ -490,11 +544,12 @@ class Feed:
         self._close(end, "eoi")
 
     def _replay_completed(self, session: _Session, message: msg.ReplayCompleted) -> None:
-        self._release(session)
-        if session.replays_due:
+        arrival = self._arrival(message)
+        self._release(session, arrival)
+        if session.replays_due or self.stop.is_set():
             return
         self.state.at_present = True
-        instant = self._present(message.sent, self._arrival(message))
+        instant = _at_most(message.sent, self._present(message.sent, arrival))
         # The minute under way has no bar yet, so that nothing of it is missing.
         self._prove(session, instant - instant % self._interval_ns, self.strategies.values())
         if self._gaps.known:
@@ -534,9 +589,9 @@ class Feed:
         for bar in waiting:
             self._bar(session, bar)
 
-    def _sign_of_life(self, _session: _Session, message: msg.SignOfLife) -> None:
+    def _sign_of_life(self, session: _Session, message: msg.SignOfLife) -> None:
         arrival = self._arrival(message)
-        self._grace(self._present(message.sent, arrival))
+        self._grace(session, message.sent, self._present(message.sent, arrival))
         said = _SPEED.search(message.text)
         if said is None or not isinstance(self.clock, MarketClock):
             return
@@ -569,14 +624,23 @@ class Feed:
             raise _Ended(msg.Lost(f"gateway error {error.code}: {error.text}"))
 
     def _named_in(self, text: str) -> set[str]:
-        """Return the engines whose symbol an error names; the text itself where it names none."""
+        """Return the engines whose symbol an error names; the text itself where it names none.
+
+        The month that another one takes the place of may be gone already.
+        """
         said = set(_SYMBOL.findall(text.upper()))
         named = {
             s.root
             for s in self.strategies.values()
             if (s.symbol or f"{s.root}.FUT").upper() in said
         }
-        return named or {text}
+        leaving = {
+            name.upper()
+            for s in self.strategies.values()
+            for name in s.contracts
+            if name != s.symbol
+        }
+        return named or (set() if said & leaving else {text})
 
     # What is missing.
 
@@ -608,15 +672,16 @@ class Feed:
 
     # What is over.
 
-    def _grace(self, arrival: int) -> None:
+    def _grace(self, session: _Session, sent: int, present: int) -> None:
         """Close what the gateway should have closed long ago; this record proves that it lives.
 
         Records come in order, so whatever was sent before this one has been taken.
         """
-        if not arrival or not self._gaps.complete_until or not self.state.at_present:
+        instant = _at_most(sent, present)
+        if not instant or not self._gaps.complete_until or not self.state.at_present:
             return
-        self._heard_from = self._heard_from or arrival
-        until = arrival - round(self.settings.interval_grace_s * _NANOS)
+        self._heard_from = self._heard_from or instant
+        until = instant - round(self.settings.interval_grace_s * _NANOS)
         until -= until % self._interval_ns
         if until <= self._gaps.complete_until and until <= self._alive:
             return
@@ -626,6 +691,7 @@ class Feed:
             close = self.calendar.last_close(until)
             if close is not None:
                 self._close(close, "session")
+                self._complete_session(session, close)
             return
         if self.state.name not in {LIVE, DEGRADED} or until <= self._gaps.complete_until:
             return
@@ -650,6 +716,16 @@ class Feed:
                 and not self._gaps.reads_history
             ):
                 self.on_session_end(ts)
+
+    def _complete_session(self, session: _Session, close: int) -> None:
+        """Take a session for whole of whose end alone the gateway said nothing."""
+        whole = [
+            strategy
+            for strategy in map(self.strategies.__getitem__, session.proved)
+            if 0 < close - strategy.complete_until <= self._interval_ns
+        ]
+        if whole:
+            self._completed(close, whole)
 
     def _stand_at(self, ts: int) -> bool:
         """Return whether somebody has traded, and nobody has gone on beyond an instant.
@@ -676,7 +752,9 @@ class Feed:
             return
         skew = arrival - sent
         if abs(skew) > _SKEW_NS:
-            reason = f"our clock and the gateway's differ by {skew / _NANOS:.1f} s"
+            # What stood still on its way looks like a clock of ours that is ahead.
+            else_late = ", or records are so long on their way" if skew > 0 else ""
+            reason = f"our clock and the gateway's differ by {skew / _NANOS:.1f} s{else_late}"
             self.state.trouble("skew", reason)
         elif abs(skew) < _SKEW_NS // 2:
             self.state.relieve("skew")
@@ -696,8 +774,6 @@ class Feed:
         self._over = self._gaps.complete_until
         if isinstance(self.clock, MarketClock) and self._over:
             self.clock.observe(self._over, self.clock.stamp())
-        # A backfill that was cut off was never live, and what follows it is history too.
-        self.state.was_live = any(strategy.was_live for strategy in self.strategies.values())
 
     def _subscriptions(self, start: int | None) -> list[Subscription]:
         parents = tuple(f"{s.root}.FUT" for s in self.strategies.values() if s.symbol is None)
@@ -727,3 +803,11 @@ class Feed:
         problem = f"{len(bars)} bars of an instrument without a symbol"
         first, last = bars[0].ts_event, bars[-1].ts_event
         self._journal("unmapped", None, problem, first, last, detail)
+
+
+def _at_most(sent: int, present: int) -> int:
+    """Return up to when the gateway has spoken: what is said late was not said later.
+
+    Behind a record that waited, here or on its way, wait those that were sent since.
+    """
+    return min(present, sent) if sent else present

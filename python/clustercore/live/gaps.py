@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from clustercore.errors import ClusterCoreError
 from clustercore.live.clock import MarketClock
+from clustercore.live.history import HistoryUnavailable
 from clustercore.live.state import CATCHING_UP
 
 if TYPE_CHECKING:
@@ -139,10 +140,10 @@ class Gaps:
         Not before what the gateway can replay: over a weekend nothing is missing all the same.
         """
         reach = round(self._settings.replay_limit_h * 3600 * _NANOS)
-        if not self.known or not reach:
-            return None
         if self._replay_all:
             return 0
+        if not self.known or not reach:
+            return None
         start = min(min(s.complete_until - self._interval_ns, s.newest or 0) for s in self.known)
         return max(start, self._clock.now() - max(0, reach - _REACH_MARGIN_NS))
 
@@ -189,33 +190,62 @@ class Gaps:
         self._state.trouble("hole", "bars are missing that nobody has")
         strategy.close(end - end % self._interval_ns, "hole")
 
+    def backfill(self) -> bool:
+        """Take what engines without bars begin with; return whether to ask for it again.
+
+        Where history has none, they begin with what the gateway replays.
+        """
+        new = [root for root, s in self._strategies.items() if s.newest is None]
+        if self._past is None or not new:
+            return False
+        failures = self._failures
+        error = self.fill(new)
+        if error is None or self._stop.is_set():
+            return False
+        if isinstance(error, HistoryUnavailable) and failures < _MOST_FAILURES - 1:
+            return True
+        self._failures = 0
+        self._replay_all = bool(self._settings.replay_limit_h)
+        problem = (
+            f"{', '.join(new)} without the history that the settings look back on: windows count "
+            "as warming_up until it has traded so long; or stop, and begin with a new database "
+            "when history answers"
+        )
+        self._journal("alarm", None, problem, None, None, {})
+        return False
+
     def fill_before_replay(self) -> None:
         """Ask history for what the gateway can no longer replay and the calendar says there is."""
         start = self.resume_point()
-        missing = {} if start is None else self.missing(start, self.known)
+        missing = self.missing(self._clock.now() if start is None else start, self.known)
         if self.may_ask_history(missing):
             self.fill(missing)
 
-    def fill(self, roots: Iterable[str]) -> None:
-        """Take from history what it has: what a new engine begins with, what another missed."""
+    def fill(self, roots: Iterable[str]) -> ClusterCoreError | None:
+        """Take from history what it has, and return why it could not be asked, if so.
+
+        That is what a new engine begins with, and what another missed.
+        """
         wanted = {root: self._strategies[root] for root in roots}
         if self._past is None or not wanted:
-            return
+            return None
         self._state.go(CATCHING_UP, "reading history")
         try:
             end = self._meanwhile(self._past.available_end)
+            # Of a bar under way it has a part.
+            end -= end % self._interval_ns
             starts = {root: self._start_of(s, end) for root, s in wanted.items()}
             since = min(starts.values())
             if end <= since + self._interval_ns:
                 self._journal("history", None, "history has nothing newer", since, end, {})
                 self._note_asked(wanted)
-                return
+                return None
             frame = self._meanwhile(functools.partial(self._past.bars, since, end))
         except ClusterCoreError as error:
             _LOG.warning("history: %s", error)
             self._journal("alarm", None, f"history: {error}", self.complete_until, None, {})
             self._failures += 1
-            return
+            return error
         self._failures = 0
         self._journal("history", None, "filled from history", since, end, {"bars": frame.height})
         if isinstance(self._clock, MarketClock):
@@ -230,6 +260,7 @@ class Gaps:
                     strategy.complete_until = max(strategy.complete_until, self._end_of(last, end))
         self._note_asked(wanted)
         self._committed()
+        return None
 
     def _note_asked(self, roots: Iterable[str]) -> None:
         self._asked |= {root: self._strategies[root].complete_until for root in roots}
@@ -242,15 +273,14 @@ class Gaps:
     def _end_of(self, last: int, end: int) -> int:
         """Return up to when history is whole: by its bars, not by what it says of them."""
         is_short = self._calendar.trading_ns(last, end) > _SHORT_NS
-        return last if is_short else end - end % self._interval_ns
+        return last if is_short else end
 
     def _take(self, frame: pl.DataFrame, starts: Mapping[str, int]) -> dict[str, int]:
         """Take bars of history, each engine from its own start; return where each one's end."""
         lasts: dict[str, int] = {}
         arrival = self._clock.now()
         fresh = {root for root, s in self._strategies.items() if s.newest is None}
-        acts_late = self._settings.late == "act" and self._state.was_live
-        acts = acts_late and not self._state.is_forbidden
+        acts = self._settings.late == "act" and not self._state.is_forbidden
         owners: dict[str, Strategy | None] = {}
         columns = frame.select("ts_event", "open", "high", "low", "close", "volume", "symbol")
         for row, (ts, opened, high, low, close, volume, symbol) in enumerate(columns.iter_rows()):
@@ -268,7 +298,7 @@ class Gaps:
                 (opened, high, low, close, volume),
                 origin="backfill" if is_backfill else "historical",
                 arrival=max(arrival, ts + self._interval_ns),
-                actionable=acts and not is_backfill,
+                actionable=acts and not is_backfill and (self._state.was_live or strategy.was_live),
             )
             if row % _HEARD_EVERY == 0:
                 self._committed()

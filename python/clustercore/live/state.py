@@ -54,7 +54,7 @@ class State:
     at_present : bool
         Whether this connection has come to the present; before, no interval ends by the clock.
     was_live : bool
-        Whether it was ever LIVE, in this process or by the log.
+        Whether it was ever LIVE in this process.
     """
 
     def __init__(self, clock: Clock, journal: Callable[..., None]) -> None:

@@ -153,6 +153,7 @@ class Strategy:
         self.last_bar: Bar | None = None
         self.newest: int | None = None
         self.was_live = False
+        """Whether it had bars of the present, by the log; a backfill that was cut off had none."""
         self.session_volume = 0
         self.pending_epoch: Callable[[], Sequence[Input] | None] | None = None
         self.on_epoch: Callable[[Epoch], None] | None = None
