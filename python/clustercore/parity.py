@@ -532,6 +532,7 @@ def recommender_of(epoch: Epoch, sessions: Sessions) -> Recommender:
         epoch=epoch.number,
         simulated=False,
         slippage_ticks=config.costs.slippage_ticks,
+        max_hold_minutes=config.exit.max_hold_minutes,
         day_end=end_of_day(sessions, config.exit.flatten_minutes),
     )
 

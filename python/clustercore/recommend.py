@@ -51,6 +51,7 @@ def recommend(
     epoch: int,
     simulated: bool,
     slippage_ticks: float = 0.0,
+    max_hold_minutes: int | None = None,
     day_end: Callable[[int], int | None] | None = None,
 ) -> list[Recommendation]:
     """Return the recommendations of what one input caused.
@@ -69,6 +70,8 @@ def recommend(
         Whether the market is simulated.
     slippage_ticks : float
         ``costs.slippage_ticks`` of the configuration, one side.
+    max_hold_minutes : int, optional
+        ``exit.max_hold_minutes`` of the configuration.
     day_end : callable, optional
         From ``end_of_day``; without it every validity is an instant.
 
@@ -84,6 +87,7 @@ def recommend(
         epoch=epoch,
         simulated=simulated,
         slippage_ticks=slippage_ticks,
+        max_hold_minutes=max_hold_minutes,
         day_end=day_end,
     )
     return recommender.take(events, seq=seq)
@@ -110,6 +114,8 @@ class Recommender:
         Whether the market is simulated.
     slippage_ticks : float
         ``costs.slippage_ticks`` of the configuration, one side.
+    max_hold_minutes : int, optional
+        ``exit.max_hold_minutes`` of the configuration.
     day_end : callable, optional
         From ``end_of_day``.
     """
@@ -123,6 +129,7 @@ class Recommender:
         epoch: int,
         simulated: bool,
         slippage_ticks: float = 0.0,
+        max_hold_minutes: int | None = None,
         day_end: Callable[[int], int | None] | None = None,
     ) -> None:
         self._instrument = instrument
@@ -131,6 +138,7 @@ class Recommender:
         self._epoch = epoch
         self.simulated = simulated
         self._slippage_ticks = slippage_ticks
+        self._max_hold_minutes = max_hold_minutes
         self._day_end = day_end
         self._clusters: dict[_Key, Cluster] = {}
         self._signals: dict[_Key, Signal] = {}
@@ -184,6 +192,8 @@ class Recommender:
             price_is="indicative" if order.limit_price is None else "firm",
             validity=self._validity(order),
             valid_until=order.valid_until,
+            max_hold_minutes=self._max_hold_minutes,
+            flat_by=self._flat_by(order),
             stop_loss=None if stop is None else _level(price, -sign, stop),
             profit_target=None if target is None else _level(price, sign, target),
             stop_distance=stop,
@@ -219,11 +229,13 @@ class Recommender:
     def _usd(self, points: float, quantity: int) -> float:
         return points * self._instrument.point_value * quantity
 
+    def _flat_by(self, order: Order) -> int | None:
+        return None if self._day_end is None else self._day_end(order.confirmed_time)
+
     def _validity(self, order: Order) -> str:
-        if order.limit_price is not None and self._day_end is not None:
-            end = self._day_end(order.confirmed_time)
-            if end is not None and order.valid_until >= end:
-                return "DAY"
+        end = self._flat_by(order)
+        if order.limit_price is not None and end is not None and order.valid_until >= end:
+            return "DAY"
         return f"until {utc_text(order.valid_until)[11:19]} UTC"
 
     def _reasoning(self, order: Order, signal: Signal) -> str:

@@ -28,7 +28,7 @@ FIRST_FIELDS: Final = (
     "volume_ratio",
     "reasoning",
 )
-_TIMES: Final = ("timestamp", "valid_until")
+_TIMES: Final = ("timestamp", "valid_until", "flat_by")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +59,10 @@ class Recommendation:
         How long the order is good for, in words of the trade.
     valid_until : int
         First deadline of the order.
+    max_hold_minutes : int or None
+        Longest holding time, minutes from the fill.
+    flat_by : int or None
+        When the position is closed at the latest: the session's close, less some minutes.
     stop_loss, profit_target : float or None
         Prices, from ``price`` and the distances.
     stop_distance, target_distance : float or None
@@ -96,6 +100,8 @@ class Recommendation:
     price_is: Literal["firm", "indicative"]
     validity: str
     valid_until: int
+    max_hold_minutes: int | None
+    flat_by: int | None
     stop_loss: float | None
     profit_target: float | None
     stop_distance: float | None
@@ -125,7 +131,8 @@ class Recommendation:
             *(field.name for field in fields(self) if field.name not in FIRST_FIELDS),
         )
         document: dict[str, Any] = {name: getattr(self, name) for name in names}
-        document |= {name: utc_text(document[name]) for name in _TIMES}
+        times = {name: document[name] for name in _TIMES if document[name] is not None}
+        document |= {name: utc_text(at) for name, at in times.items()}
         return json.dumps(document, ensure_ascii=False, allow_nan=False)
 
 

@@ -17,6 +17,7 @@ from rich.console import Console
 from clustercore.cli.live import _say_note, _Tries
 from clustercore.live.console import (
     StatusLine,
+    exit_text,
     recommendation_block,
     recommendation_text,
     status_line,
@@ -42,6 +43,8 @@ REC = Recommendation(
     price_is="indicative",
     validity="until 14:07:00 UTC",
     valid_until=AT + 300 * 10**9,
+    max_hold_minutes=60,
+    flat_by=1_734_645_540_000_000_000,
     stop_loss=4567.75,
     profit_target=4587.25,
     stop_distance=6.5,
@@ -98,7 +101,8 @@ def test_both_forms_say_everything(
         f"{rec.order_type} ",
         "4574.25",
         rec.price_is,
-        rec.validity,
+        "valid DAY, until 14:07:00 UTC" if rec.validity == "DAY" else f"valid {rec.validity}",
+        "exit 60 minutes after the fill, flat by 21:59:00 UTC",
         "4567.75",
         "6.50",
         "4587.25",
@@ -196,7 +200,10 @@ def test_several_instruments_have_a_line_each_and_a_sum() -> None:
 
 def test_what_is_not_known_is_not_shown_as_a_number() -> None:
     line = status_line(replace(STATUS, roots=(RootStatus(root="ES"),)), 200).plain
-    assert line == " LIVE   ES  no bar yet  vol 0  flat  day $0.00"
+    assert line == " LIVE   ES  no contract yet  vol 0  flat  day $0.00"
+    chosen = RootStatus(root="ES", contract="ESZ4")
+    line = status_line(replace(STATUS, roots=(chosen,)), 200).plain
+    assert line == " LIVE   ESZ4  no bar yet  vol 0  flat  day $0.00"
 
 
 @pytest.mark.parametrize(
@@ -370,3 +377,11 @@ def test_the_page_shows_what_its_code_makes() -> None:
     namespace: dict[str, Any] = {}
     exec(compile(code, "recommendations.md", "exec"), namespace)  # noqa: S102 -- our own page
     assert namespace["text"] == shown
+
+
+def test_what_is_not_known_of_the_exit_is_left_out() -> None:
+    assert exit_text(replace(REC, flat_by=None)) == "60 minutes after the fill"
+    assert exit_text(replace(REC, max_hold_minutes=None)) == "flat by 21:59:00 UTC"
+    nothing = replace(REC, flat_by=None, max_hold_minutes=None)
+    assert "exit" not in recommendation_text(nothing)
+    assert "exit" not in drawn(nothing)

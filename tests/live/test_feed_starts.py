@@ -260,3 +260,10 @@ def test_a_close_of_which_only_the_end_was_not_said_is_no_hole(
     )
     assert told.reasons("hole") == []
     assert [row[1] for row in told.bars()][-2:] == [True, True]
+
+
+def test_a_first_session_without_a_contract_says_so(scripted: Callable[..., Told]) -> None:
+    told = scripted([mapping(), *minutes(0, 1)], symbols=("ES",))
+    assert [row[3] for row in told.bars()] == ["no_contract"] * 2
+    assert len(told.reasons("no_contract")) == 1
+    assert "bars of that session are kept aside" in told.reasons("no_contract")[0]

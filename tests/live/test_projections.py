@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from clustercore.live.projections import FIELDS, LATEST, LOG, Projections
-from clustercore.recommendation import Recommendation
+from clustercore.live.projections import LATEST, LOG, Projections
+from clustercore.recommendation import FIRST_FIELDS, Recommendation
 
 REC = Recommendation(
     id="a" * 32,
@@ -26,6 +26,8 @@ REC = Recommendation(
     price_is="indicative",
     validity="until 14:07:00 UTC",
     valid_until=1_734_617_220_000_000_000,
+    max_hold_minutes=60,
+    flat_by=1_734_645_540_000_000_000,
     stop_loss=4567.75,
     profit_target=4587.25,
     stop_distance=6.5,
@@ -60,7 +62,9 @@ def latest(folder: Path) -> dict[str, object]:
 def test_the_latest_has_exactly_the_named_fields(tmp_path: Path) -> None:
     Projections(tmp_path / "new").add(REC)
     document = latest(tmp_path / "new")
-    assert tuple(document) == FIELDS
+    assert tuple(document)[: len(FIRST_FIELDS)] == FIRST_FIELDS
+    assert document == json.loads(REC.to_json())
+    assert document["flat_by"] == "2024-12-19T21:59:00Z"
     assert document["timestamp"] == "2024-12-19T14:02:00Z"
     assert document["confidence"] is None
     assert document["simulated"] is True

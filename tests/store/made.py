@@ -103,6 +103,8 @@ def recommendation(**changes: Any) -> Recommendation:
         "price_is": "indicative",
         "validity": "next open",
         "valid_until": 1_700_000_300_000_000_000,
+        "max_hold_minutes": 60,
+        "flat_by": 1_700_003_600_000_000_000,
         "stop_loss": 4990.0,
         "profit_target": None,
         "stop_distance": 10.25,

@@ -82,7 +82,7 @@ def live(
     debug
         Write more into the log.
     """
-    from clustercore.live.console import StatusLine
+    from clustercore.live.console import StatusLine, ended_text
     from clustercore.live.logs import catch_up, configure_logs, held_back
 
     config = resolve_config(settings)
@@ -101,6 +101,7 @@ def live(
     ):
         catch_up(said)
         runner.on_recommendation = console.show
+        runner.on_end = lambda event: console.say(ended_text(event))
         runner.on_status = console.update
         tries = _Tries()
         runner.on_note = lambda event: _say_note(console.say, event, tries)
@@ -112,6 +113,8 @@ def live(
                 "the live process failed: %s", error, exc_info=not _is_expected(error)
             )
             raise
+    if runner.parities:
+        output.emit_text("Of the session that ended last (what came after it: clustercore parity):")
     for found in runner.parities.values():
         output.emit_text(_certificate(found))
     counts = runner.status.counts
@@ -198,6 +201,11 @@ def _session_lines(summary: SessionSummary) -> list[str]:
     net = sum(trade.net for trade in summary.trades)
     what = f"{len(summary.clusters)} clusters, {len(summary.trades)} trades, net {net:+,.2f} USD"
     lines = [f"session to {utc_text(summary.close)}, {summary.root}: {what}"]
+    if summary.warming_up:
+        lines.append(
+            f"  {summary.warming_up} of {summary.windows} windows warming up: too few sessions "
+            "before them"
+        )
     if summary.clusters:
         lines.append(f"  {'cluster':<17} {'ratio':>6} {'modal price':>12} {'strength':>8}  became")
     lines += [

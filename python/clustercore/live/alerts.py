@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, Self
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from clustercore.live.console import exit_text
 from clustercore.live.key import read_variable
 from clustercore.live.logs import register_secret
 from clustercore.live.status import utc_text
@@ -189,6 +190,7 @@ def alert_text(recommendation: Recommendation) -> str:
             f"Made {utc_text(rec.timestamp)}, valid until {utc_text(rec.valid_until)}",
             f"Price {rec.price_is}",
             f"Stop {shown_price(rec, rec.stop_loss)}, target {shown_price(rec, rec.profit_target)}",
+            *([f"Exit {exit_text(rec)}"] if exit_text(rec) else []),
             f"Confidence {record}",
             rec.reasoning,
             f"id {rec.id}",

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self, TextIO
 
+from clustercore.events import Trade
 from clustercore.live.status import utc_text
 from clustercore.recommend import shown_price
 
@@ -25,10 +26,18 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
+    from clustercore.events import Order
     from clustercore.live.status import RootStatus, Status
     from clustercore.recommendation import Recommendation
 
-__all__ = ["StatusLine", "recommendation_block", "recommendation_text", "status_line"]
+__all__ = [
+    "StatusLine",
+    "ended_text",
+    "exit_text",
+    "recommendation_block",
+    "recommendation_text",
+    "status_line",
+]
 
 _WIDTH: Final = 80
 _LABEL: Final = 12
@@ -114,6 +123,46 @@ def recommendation_text(recommendation: Recommendation) -> str:
     return "\n".join([*lines, "=" * _WIDTH])
 
 
+def exit_text(rec: Recommendation) -> str:
+    """Return when a position ends where neither stop nor target is reached; empty if not known.
+
+    Parameters
+    ----------
+    rec : Recommendation
+        What is told.
+    """
+    hold = "" if rec.max_hold_minutes is None else f"{rec.max_hold_minutes} minutes after the fill"
+    flat = "" if rec.flat_by is None else f"flat by {_clock(rec.flat_by)}"
+    return ", ".join(part for part in (hold, flat) if part)
+
+
+def ended_text(event: Order | Trade) -> str:
+    """Return what became of a recommendation, or of a part of it, as one line.
+
+    Parameters
+    ----------
+    event : Order or Trade
+        An order that ended, or a trade.
+    """
+    if isinstance(event, Trade):
+        side = "BUY" if event.direction == "long" else "SELL"
+        return (
+            f"{utc_text(event.exit_time)}  closed {side} {event.quantity} {_clean(event.symbol)} "
+            f"at {_points(event.exit_price)}: {event.exit_reason}, net {_signed(event.net)}"
+        )
+    side = "BUY" if event.direction == "long" else "SELL"
+    what = f"{side} {event.quantity} {_clean(event.symbol)}"
+    if event.entry_time is None or event.entry_price is None:
+        return f"{utc_text(event.resolved_time)}  no fill of {what}: {event.reason}"
+    return f"{utc_text(event.entry_time)}  filled {what} at {_points(event.entry_price)}"
+
+
+def _points(price: float) -> str:
+    """Return a price with two decimals, or with as many as it has."""
+    text = f"{price:,.2f}"
+    return text if float(text.replace(",", "")) == price else f"{price:,.10g}"
+
+
 def recommendation_block(recommendation: Recommendation) -> RenderableType:
     """Return a recommendation as a block for a terminal.
 
@@ -157,7 +206,9 @@ def _when(rec: Recommendation) -> str:
 
 def _rows(rec: Recommendation) -> Iterator[tuple[str, str]]:
     yield "order", f"{_order(rec)} {shown_price(rec, rec.price)} ({_meaning(rec)})"
-    yield "valid", rec.validity
+    yield "valid", _validity(rec)
+    if exit_text(rec):
+        yield "exit", exit_text(rec)
     yield "stop", _level(rec, rec.stop_loss, rec.stop_distance, "risk", rec.risk_usd)
     yield "target", _level(rec, rec.profit_target, rec.target_distance, "reward", rec.reward_usd)
     yield "reward/risk", _ratio(rec)
@@ -165,6 +216,16 @@ def _rows(rec: Recommendation) -> Iterator[tuple[str, str]]:
     yield "strength", f"{rec.signal_strength:.2f}, multiplier {_multiplier(rec)}"
     yield "why", _clean(rec.reasoning)
     yield "id", rec.id
+
+
+def _validity(rec: Recommendation) -> str:
+    return (
+        rec.validity if ":" in rec.validity else f"{rec.validity}, until {_clock(rec.valid_until)}"
+    )
+
+
+def _clock(ns: int) -> str:
+    return f"{utc_text(ns)[11:19]} UTC"
 
 
 def _order(rec: Recommendation) -> str:
@@ -223,7 +284,7 @@ def _headline(rec: Recommendation, colour: str) -> Table:
     if rec.simulated:
         right.append(" SIMULATED ", style="bold black on yellow")
     grid.add_row(left, right)
-    grid.add_row(Text(f"valid {rec.validity}", style="dim"), Text(""))
+    grid.add_row(Text(f"valid {_validity(rec)}", style="dim"), Text(""))
     return grid
 
 
@@ -261,6 +322,8 @@ def _facts(rec: Recommendation) -> Table:
     confidence = Text(_confidence(rec))
     if rec.confidence is not None:
         confidence = _gauge(rec) + Text("  ") + confidence
+    if exit_text(rec):
+        grid.add_row("exit", Text(exit_text(rec)))
     grid.add_row("confidence", confidence)
     grid.add_row(
         "signal",
@@ -353,7 +416,7 @@ def _at_risk(usd: float, rank: int) -> _Part:
 
 def _last_bar(root: RootStatus) -> _Part:
     if root.last_bar_start is None:
-        return _Part("no bar yet", "dim", 3)
+        return _Part("no bar yet" if root.contract else "no contract yet", "dim", 3)
     clock = utc_text(root.last_bar_start)[11:16]
     if root.last_bar_age_s is None:
         return _Part(f"bar {clock}", "default", 3, clock)

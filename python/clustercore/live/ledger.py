@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeGuard
 
+from clustercore.events import Order, Trade
 from clustercore.inputs import Bar, Carry, Closed, Entry, Input
 from clustercore.live.alerts import alerts_of
 from clustercore.store import Commit, FeedEvent
@@ -22,10 +24,19 @@ if TYPE_CHECKING:
     from clustercore.recommendation import Recommendation
     from clustercore.store import Store
 
-__all__ = ["Ledger"]
+__all__ = ["Committed", "Ledger"]
 
 _LOG = logging.getLogger(__name__)
 _NANOS_PER_POINT = 1e9
+
+
+@dataclass(frozen=True)
+class Committed:
+    """What a transaction wrote that somebody is told."""
+
+    recommendations: Sequence[Recommendation]
+    ended: Sequence[Order | Trade]
+    feed_events: Sequence[FeedEvent]
 
 
 class Ledger:
@@ -46,9 +57,7 @@ class Ledger:
         self.clock = clock
         self.recommenders: dict[str, Recommender] = {}
         self.on_events: Callable[[str, Input, Sequence[Event]], None] | None = None
-        self.on_commit: Callable[[Sequence[Recommendation], Sequence[FeedEvent]], None] | None = (
-            None
-        )
+        self.on_commit: Callable[[Committed], None] | None = None
         self.is_urgent = False
         """Whether something waits that is to be written now: what an engine took, or caused.
 
@@ -62,6 +71,7 @@ class Ledger:
         self._entries: list[Entry] = []
         self._recommendations: list[Recommendation] = []
         self._feed_events: list[FeedEvent] = []
+        self._ended: list[Order | Trade] = []
 
     def enter(self, root: str, epoch: int, item: Input, events: tuple[Event, ...]) -> int:
         """Put an input and what it caused into the next transaction; return its seq."""
@@ -75,6 +85,7 @@ class Ledger:
             recommender = self.recommenders.get(root)
             if recommender is not None:
                 self._recommendations += recommender.take(events, seq=seq)
+            self._ended += [event for event in events if _is_end(event)]
         if self.on_events is not None and (events or isinstance(item, Carry)):
             self.on_events(root, item, events)
         return seq
@@ -134,11 +145,18 @@ class Ledger:
             alerts=alerts,
             feed_events=self._feed_events,
         )
-        recommendations, feed_events = self._recommendations, self._feed_events
-        self._entries, self._recommendations, self._feed_events = [], [], []
+        committed = Committed(self._recommendations, self._ended, self._feed_events)
+        self._entries, self._recommendations, self._feed_events, self._ended = [], [], [], []
         self.is_urgent = self.is_alarming = False
         if self.on_commit is not None:
-            self.on_commit(recommendations, feed_events)
+            self.on_commit(committed)
+
+
+def _is_end(event: Event) -> TypeGuard[Order | Trade]:
+    """Return whether an event is the fill or the end of something that was recommended."""
+    if isinstance(event, Trade):
+        return event.exit_reason != "open"
+    return isinstance(event, Order) and event.quantity > 0 and event.reason != "working"
 
 
 def _is_consumed(item: Input) -> bool:

@@ -14,17 +14,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from clustercore.recommendation import FIRST_FIELDS
-
 if TYPE_CHECKING:
     from clustercore.recommendation import Recommendation
 
-__all__ = ["FIELDS", "LATEST", "LOG", "Projections"]
+__all__ = ["LATEST", "LOG", "Projections"]
 
 LATEST: Final = "latest_recommendation.json"
 LOG: Final = "recommendations.jsonl"
-
-FIELDS: Final = (*FIRST_FIELDS, "id", "price_is", "simulated")
 
 
 class Projections:
@@ -65,20 +61,12 @@ class Projections:
         self._write_latest(recommendation)
 
     def _write_latest(self, recommendation: Recommendation) -> None:
-        text = json.dumps(_document(recommendation), indent=2, ensure_ascii=False)
+        text = json.dumps(json.loads(recommendation.to_json()), indent=2, ensure_ascii=False)
         _replace(self._folder / LATEST, f"{text}\n")
 
 
-def _document(recommendation: Recommendation) -> dict[str, object]:
-    whole = json.loads(recommendation.to_json())
-    return {name: whole[name] for name in FIELDS}
-
-
 def _lines(recommendations: Iterable[Recommendation]) -> str:
-    return "".join(
-        f"{json.dumps(_document(recommendation), ensure_ascii=False)}\n"
-        for recommendation in recommendations
-    )
+    return "".join(f"{recommendation.to_json()}\n" for recommendation in recommendations)
 
 
 def _replace(path: Path, text: str) -> None:

@@ -24,11 +24,12 @@ from clustercore.inputs import Carry, Epoch, Operator
 from clustercore.instruments import Instrument, parse_symbol
 from clustercore.live.alerts import AlertSender, Channel
 from clustercore.live.clock import MarketClock, SystemClock
+from clustercore.live.console import ended_text
 from clustercore.live.control import CommandQueue, ControlServer, socket_path
 from clustercore.live.disk import RawCapture, free_bytes
 from clustercore.live.feed import Feed
 from clustercore.live.key import Key
-from clustercore.live.ledger import Ledger
+from clustercore.live.ledger import Committed, Ledger
 from clustercore.live.notify import Notifier
 from clustercore.live.projections import Projections
 from clustercore.live.settings import LiveSettings
@@ -41,7 +42,7 @@ from clustercore.sessions import load_sessions
 from clustercore.store import FeedEvent, Store, StoreError
 
 if TYPE_CHECKING:
-    from clustercore.events import Event
+    from clustercore.events import Event, Order
     from clustercore.inputs import Input
     from clustercore.live.clock import Clock
     from clustercore.live.gaps import Past
@@ -64,12 +65,16 @@ _STATUS_S = 0.2
 
 @dataclass(frozen=True)
 class SessionSummary:
-    """What a session had, for people: its clusters and the trades that ended in it."""
+    """What a session had, for people: its windows, clusters and the trades that ended in it."""
 
     root: str
     close: int
     clusters: tuple[Cluster, ...]
     trades: tuple[Trade, ...]
+    windows: int
+    """Windows that were judged since its first bar, or since the process began."""
+    warming_up: int
+    """Those of them for which there was no usual volume to compare with."""
 
 
 @dataclass
@@ -121,9 +126,10 @@ class LiveRunner:
 
     Attributes
     ----------
-    on_recommendation, on_status, on_note : callable or None
-        Told, on the trading thread, after the commit: a ``Recommendation``, a ``Status`` some five
-        times a second, a ``FeedEvent``.
+    on_recommendation, on_end, on_status, on_note, on_session : callable or None
+        Told, on the trading thread, after the commit: a ``Recommendation``, the ``Order`` or
+        ``Trade`` that was made of it when that ended, a ``Status`` some five times a second, a
+        ``FeedEvent``, a ``SessionSummary``.
 
     Examples
     --------
@@ -160,6 +166,7 @@ class LiveRunner:
         self.settings = settings or LiveSettings()
         self.products = _products(symbols, config)
         self.on_recommendation: Callable[[Recommendation], object] | None = None
+        self.on_end: Callable[[Order | Trade], object] | None = None
         self.on_status: Callable[[Status], object] | None = None
         self.on_note: Callable[[FeedEvent], object] | None = None
         self.on_session: Callable[[SessionSummary], object] | None = None
@@ -477,7 +484,18 @@ class LiveRunner:
         begin = strategy.calendar.opens[row]
         clusters = [e for e in seen if isinstance(e, Cluster) and e.decision_time > begin]
         trades = [e for e in seen if isinstance(e, Trade) and e.exit_time > begin]
-        self.on_session(SessionSummary(strategy.root, close, tuple(clusters), tuple(trades)))
+        now = strategy.fold.engine.counts()
+        before = strategy.counts_before or now
+        self.on_session(
+            SessionSummary(
+                strategy.root,
+                close,
+                tuple(clusters),
+                tuple(trades),
+                windows=now["windows"] - before["windows"],
+                warming_up=now["warming_up"] - before["warming_up"],
+            )
+        )
 
     def _finish_session(
         self, store: Store, ledger: Ledger, strategies: Sequence[Strategy], ts: int
@@ -528,10 +546,8 @@ class LiveRunner:
             if self._feed is not None:
                 self._feed.state.trouble("log", "the log does not replay to what is stored")
 
-    def _committed(
-        self, recommendations: Sequence[Recommendation], feed_events: Sequence[FeedEvent]
-    ) -> None:
-        for made in recommendations:
+    def _committed(self, committed: Committed) -> None:
+        for made in committed.recommendations:
             try:
                 self._projections.add(made)
             except OSError as error:
@@ -540,9 +556,13 @@ class LiveRunner:
             self._counts["recommendations"] += 1
             if self.on_recommendation is not None:
                 self.on_recommendation(made)
+        for event in committed.ended:
+            _LOG.info("%s", ended_text(event))
+            if self.on_end is not None:
+                self.on_end(event)
         if self.on_note is not None:
-            for event in feed_events:
-                self.on_note(event)
+            for note in committed.feed_events:
+                self.on_note(note)
 
     def _wake(self) -> None:
         if self._feed is not None:

@@ -155,6 +155,8 @@ class Strategy:
         self.was_live = False
         """Whether it had bars of the present, by the log; a backfill that was cut off had none."""
         self.session_volume = 0
+        self.counts_before: dict[str, int] | None = None
+        """What the engine had counted when the session began; None when that was not seen."""
         self.pending_epoch: Callable[[], Sequence[Input] | None] | None = None
         self.on_epoch: Callable[[Epoch], None] | None = None
         # Offsets into the session and the volume by then, a pair of lists for each session.
@@ -437,6 +439,8 @@ class Strategy:
         # Within a session of another table, no month changes.
         if self.pending_epoch is None:
             self._change_contract(session, arrival, origin)
+        if self.fold.epoch is not None:
+            self.counts_before = self.fold.engine.counts()
         self._forget(session)
 
     def _begin_epoch(self, make: Callable[[], Sequence[Input] | None], session: int) -> None:
@@ -465,8 +469,6 @@ class Strategy:
             lookback_hours=roll.lookback_hours,
             every=roll.every,
         )
-        if choice.symbol == self.front:
-            return
         day = (self.calendar.days[session] - _EPOCH).days
         if choice.symbol is None:
             self._journal(
@@ -478,6 +480,9 @@ class Strategy:
                 self.calendar.closes[session],
                 {"trade_date": day, "reason": choice.reason},
             )
+        if choice.symbol == self.front:
+            return
+        if choice.symbol is None:
             self._apply(ContractChange("", self.front, choice.reason, day))
             return
         self._apply(ContractChange(choice.symbol, self.front, choice.reason, day))

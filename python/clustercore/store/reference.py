@@ -67,11 +67,11 @@ FROM contexts ORDER BY trades DESC
 """,
     ),
     (
-        "How late bars came, by origin",
+        "How long after their end bars came, by origin",
         """
 SELECT origin, count(*) AS bars, count(*) FILTER (NOT actionable) AS not_actionable,
-    quantile_cont(date_diff('millisecond', ts, arrival) / 1000, 0.99) AS p99_seconds
-FROM inputs WHERE kind = 'bar' GROUP BY origin ORDER BY origin
+    quantile_cont(date_diff('millisecond', ts, arrival) / 1000 - 60, 0.99) AS p99_seconds
+FROM inputs WHERE kind = 'bar' AND consumed GROUP BY origin ORDER BY origin
 """,
     ),
     (

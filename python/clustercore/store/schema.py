@@ -258,6 +258,13 @@ _RECOMMENDATIONS: Final = Table(
         Column("price_is", _TEXT, "`firm` or `indicative`."),
         Column("validity", _TEXT, "How long the order is good for."),
         Column("valid_until", TIME, "First deadline of the order."),
+        Column(
+            "max_hold_minutes",
+            _BIGINT,
+            "Longest holding time, minutes from the fill.",
+            nullable=True,
+        ),
+        Column("flat_by", TIME, "When the position is closed at the latest.", nullable=True),
         Column("stop_loss", _DOUBLE, "Price of the stop.", nullable=True),
         Column("profit_target", _DOUBLE, "Price of the target.", nullable=True),
         Column("stop_distance", _DOUBLE, "Points from the fill to the stop.", nullable=True),

@@ -416,7 +416,7 @@ class Store:
     def recommendations(self, root: str | None = None) -> list[Recommendation]:
         """Return every recommendation, the oldest first."""
         frame = self._select("recommendations", "seq, rowid", root=root)
-        plain = frame.with_columns(pl.col("timestamp", "valid_until").to_physical())
+        plain = frame.with_columns(pl.col("timestamp", "valid_until", "flat_by").to_physical())
         return [Recommendation(**row) for row in plain.iter_rows(named=True)]
 
     def commits(self) -> pl.DataFrame:
