@@ -72,7 +72,7 @@ class SessionSummary:
     clusters: tuple[Cluster, ...]
     trades: tuple[Trade, ...]
     windows: int
-    """Windows that were judged since its first bar, or since the process began."""
+    """Windows with bars enough since its first bar, or since the process began."""
     warming_up: int
     """Those of them for which there was no usual volume to compare with."""
 
@@ -486,14 +486,15 @@ class LiveRunner:
         trades = [e for e in seen if isinstance(e, Trade) and e.exit_time > begin]
         now = strategy.fold.engine.counts()
         before = strategy.counts_before or now
+        since = {name: count - before[name] for name, count in now.items()}
         self.on_session(
             SessionSummary(
                 strategy.root,
                 close,
                 tuple(clusters),
                 tuple(trades),
-                windows=now["windows"] - before["windows"],
-                warming_up=now["warming_up"] - before["warming_up"],
+                windows=since["windows"] - since["thin"],
+                warming_up=since["warming_up"],
             )
         )
 

@@ -470,7 +470,8 @@ class Strategy:
             every=roll.every,
         )
         day = (self.calendar.days[session] - _EPOCH).days
-        if choice.symbol is None:
+        # The first session of a backfill only says which month is in front in the second.
+        if choice.symbol is None and (self.front is not None or origin != "backfill"):
             self._journal(
                 "no_contract",
                 self.root,
