@@ -267,3 +267,16 @@ def test_a_first_session_without_a_contract_says_so(scripted: Callable[..., Told
     assert [row[3] for row in told.bars()] == ["no_contract"] * 2
     assert len(told.reasons("no_contract")) == 1
     assert "bars of that session are kept aside" in told.reasons("no_contract")[0]
+
+
+def test_a_contract_without_a_bar_in_a_session_is_told(scripted: Callable[..., Told]) -> None:
+    # The month that was named is gone, or never was: its product goes on beside it.
+    bars = [
+        step for minute in range(LAST - 10, LAST + 1) for step in (bar(minute), end(minute + 1))
+    ]
+    told = scripted(
+        [*both(LAST - 10), *bars, *minutes(LAST + 61)],
+        symbols=("ESZ4", "NQZ4"),
+        at=LAST - 10,
+    )
+    assert told.reasons("no_contract") == ["no bar of NQZ4 came in this session: check --symbol"]

@@ -39,7 +39,7 @@ __all__ = ["Feed"]
 
 _NANOS = 10**9
 _POLL_S = 0.05
-# Bars wait so long for the replay of their trades until somebody is told.
+# So long bars wait for the replay of their trades, and a session for bars, until somebody is told.
 _LONG_NS = 300 * _NANOS
 # Messages after which the operator is heard in the middle of many; each may cost a commit.
 _HEARD_EVERY = 64
@@ -709,6 +709,7 @@ class Feed:
         row = self.calendar.session(ts - 1)
         if row is not None and self.calendar.closes[row] == ts and ts > self._over:
             self._over = ts
+            self._tell_silent(self.calendar.opens[row], ts)
             self._committed()
             if (
                 self.on_session_end is not None
@@ -716,6 +717,17 @@ class Feed:
                 and not self._gaps.reads_history
             ):
                 self.on_session_end(ts)
+
+    def _tell_silent(self, begin: int, end: int) -> None:
+        """Say of which engine a session had no bar at all: its symbol may be wrong, or gone."""
+        was_there = self._heard_from and self._heard_from < end - _LONG_NS
+        if not (self.state.at_present and was_there) or self._gaps.reads_history:
+            return
+        for strategy in self.strategies.values():
+            if (strategy.newest or 0) < begin:
+                name = strategy.symbol or strategy.root
+                problem = f"no bar of {name} came in this session: check --symbol"
+                self._journal("no_contract", strategy.root, problem, begin, end, {})
 
     def _complete_session(self, session: _Session, close: int) -> None:
         """Take a session for whole of whose end alone the gateway said nothing."""
