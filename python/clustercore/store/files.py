@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 import duckdb
 
 from clustercore.store.errors import StoreError, translated
-from clustercore.store.places import log_path
+from clustercore.store.places import log_path, set_aside_path, snapshot_path
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-__all__ = ["check_target", "connect", "copy_into", "make", "take_over"]
+__all__ = ["check_target", "connect", "copy_into", "make", "set_aside", "take_over"]
 
 # Nothing is fetched from the network because a query names it. One thread: the statements of a bar
 # are small, and others would only be woken up for nothing.
@@ -50,14 +50,14 @@ def connect(
         )
 
 
-def make(path: Path, prepare: Callable[[DuckDBPyConnection, Path], None]) -> None:
-    """Make a file that is there whole or not at all, and leave one that is there already.
+def make(path: Path, prepare: Callable[[DuckDBPyConnection, Path], None]) -> bool:
+    """Make a file that is there whole or not at all; return whether it was not there before.
 
     Another process may make the same one: the first wins, and both open that.
     """
     _check_place(path, create=True)
     if path.exists():
-        return
+        return False
     part = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
         _forget(part)
@@ -77,6 +77,7 @@ def make(path: Path, prepare: Callable[[DuckDBPyConnection, Path], None]) -> Non
     finally:
         with contextlib.suppress(OSError):
             _forget(part)
+    return True
 
 
 def _check_place(path: Path, *, create: bool) -> None:
@@ -175,19 +176,61 @@ def take_over(source: Path, target: Path, store_id: str | None) -> None:
         )
 
 
+def set_aside(path: Path, store_id: str, last_seq: int) -> Path | None:
+    """Move a snapshot out of the place that is for a store's own; return where it is now.
+
+    Readers would take it for the store's: it was left by another store that lay here, or shows
+    what this one had before it went back to an older copy. It is kept, as it may be the last copy.
+
+    Parameters
+    ----------
+    path : Path
+        The store.
+    store_id : str
+        Whose snapshot may stay.
+    last_seq : int
+        The store's newest input; a snapshot of later ones may not stay.
+    """
+    beside = snapshot_path(path)
+    try:
+        check_target(path, beside)
+        known = _meta(beside) if beside.exists() else {}
+    except StoreError:
+        # Somebody works on it as on a store of his own.
+        return None
+    own = known.get("store_id") == store_id and _last_seq(beside) <= last_seq
+    if own or "snapshot" not in known:
+        return None
+    aside = set_aside_path(path)
+    try:
+        beside.rename(aside)
+        _flush(path.absolute().parent)
+    except OSError as error:
+        raise _unwritable(beside, error) from error
+    return aside
+
+
 def _meta(path: Path) -> dict[str, str]:
     """Return what a file says of itself; nothing when it is no store that can be read."""
+    return dict(_rows(path, "SELECT key, value FROM meta"))
+
+
+def _last_seq(path: Path) -> int:
+    return sum(seq for (seq,) in _rows(path, "SELECT coalesce(max(seq), 0) FROM inputs"))
+
+
+def _rows(path: Path, query: str) -> list[tuple[Any, ...]]:
     try:
         connection = connect(path, read_only=True)
         try:
             with translated(path):
-                return dict(connection.execute("SELECT key, value FROM meta").fetchall())
+                return connection.execute(query).fetchall()
         finally:
             connection.close()
     except StoreError as error:
         if error.reason == "locked":
             raise
-        return {}
+        return []
 
 
 def copy_into(connection: DuckDBPyConnection, source: Path, target: Path, *, owner: bool) -> None:

@@ -102,7 +102,8 @@ be made again with `clustercore db rebuild`. The journal says what happened arou
 - One process owns the file. While it does, others read the snapshot beside it
   (`<file>.snapshot.duckdb`), which is made at each session's end; `clustercore db info`, `export`
   and `sql` and `clustercore parity` turn to it by themselves and say so. Where there is none yet,
-  they ask the live process for one.
+  they ask the live process for one. A snapshot that another store left there, or that has more than
+  the store holds, is moved to `<file>.snapshot-1.duckdb` when the live process starts.
 - A store, its snapshots and what is exported from it are readable by their owner alone. So is the
   log beside it (`<file>.wal`) in the live process and in every command; a program of your own has
   to set `os.umask(0o077)` for that.
