@@ -5,12 +5,14 @@ import os
 import queue
 import sys
 import threading
+import traceback
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from clustercore.errors import ConfigError
 from clustercore.live import alerts
 from clustercore.live.alerts import (
     VARIABLE,
@@ -285,6 +287,23 @@ def test_an_address_shows_its_scheme_only(tmp_path: Path) -> None:
     for secret in ("opensesame42", "example.com", "tokenwithoutscheme"):
         assert secret not in shown
     assert redact(f"POST {URL} failed for opensesame42") == "POST [hidden] failed for [hidden]"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "mailtos://trader:" + "open[sesame42@mail.example.com",
+        "json://trader:" + "opensesame42@\u2100.example.com/sesame42tail",
+        "json://[sesame42host/sesame42path?pass=sesame42",
+    ],
+)
+def test_an_address_that_cannot_be_read_is_named_by_its_number(address: str) -> None:
+    with pytest.raises(ConfigError, match="address 2 cannot be read") as caught:
+        read_channels({VARIABLE: f"sound {address}"})
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "sesame" not in shown
+    assert "example" not in shown
+    assert "sesame" not in redact(f"netloc {address} and {address.partition('://')[2]}")
 
 
 def test_the_library_delivers_title_and_body(monkeypatch: pytest.MonkeyPatch) -> None:

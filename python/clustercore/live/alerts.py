@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, Self
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from clustercore.errors import ConfigError
 from clustercore.live.key import read_variable
 from clustercore.live.logs import register_secret
 from clustercore.live.status import utc_text
@@ -47,6 +48,7 @@ _URGENT_CONFIDENCE: Final = 0.80
 # A sound says that something is so now.
 _SOUND_MEANS_NOW_NS: Final = 600 * 10**9
 _SHORTEST_TOKEN: Final = 8
+_SIGNS: Final = re.compile(r"[/:@?&=#\[\]]")
 _HARMLESS: Final = frozenset({"localhost", "127.0.0.1"})
 _SOUND_S: Final = 10
 
@@ -97,7 +99,7 @@ def read_channels(
 
     The variable holds apprise URLs, and the word ``sound``, with spaces between them. It is taken
     out of the environment, and every part of a URL that may be a secret is registered, so that no
-    log shows it.
+    log shows it. An address that cannot be read is refused by its number.
 
     Parameters
     ----------
@@ -105,6 +107,11 @@ def read_channels(
         Looked at first.
     folder : path, optional
         Folder of ``.env``; the working directory when absent.
+
+    Raises
+    ------
+    ConfigError
+        An address cannot be read; nothing of it is in the message.
 
     Examples
     --------
@@ -114,11 +121,11 @@ def read_channels(
     text, _ = read_variable(VARIABLE, environ, folder)
     counts: dict[str, int] = {}
     channels = []
-    for address in dict.fromkeys((text or "").split()):
+    for number, address in enumerate(dict.fromkeys((text or "").split()), 1):
         if address in {SOUND, f"{SOUND}://"}:
             channels.append(Channel(SOUND, SOUND))
             continue
-        _register(address)
+        _register(address, number)
         scheme = _scheme(address)
         counts[scheme] = counts.get(scheme, 0) + 1
         channels.append(Channel(f"{scheme}-{counts[scheme]}", address))
@@ -131,15 +138,30 @@ def _scheme(address: str) -> str:
     return scheme.lower() if separator and scheme.isalnum() else "unknown"
 
 
-def _register(address: str) -> None:
+def _register(address: str, number: int) -> None:
     register_secret(address)
-    parts = urlsplit(address)
-    secrets = [parts.password or "", *(value for _, value in parse_qsl(parts.query))]
+    try:
+        parts = urlsplit(address)
+        secrets = [parts.password or "", *(value for _, value in parse_qsl(parts.query))]
+    except ValueError:
+        for part in _SIGNS.split(address.partition("://")[2] or address):
+            _hide(part)
+        # The words of the error hold the host and the password.
+        raise ConfigError(
+            f"address {number} cannot be read; inside a name or a password a sign such as [ ] # / "
+            "? @ is written in percent form",
+            field=VARIABLE,
+            expected="addresses as apprise writes them, with spaces between",
+        ) from None
     # With many services the host and the path are the token.
     secrets += [part for part in re.split(r"[/:@]", parts.netloc + parts.path) if _is_long(part)]
     for secret in secrets:
-        register_secret(secret)
-        register_secret(unquote(secret))
+        _hide(secret)
+
+
+def _hide(secret: str) -> None:
+    register_secret(secret)
+    register_secret(unquote(secret))
 
 
 def _is_long(part: str) -> bool:
