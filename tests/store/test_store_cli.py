@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import polars as pl
@@ -300,3 +301,19 @@ def test_the_store_s_library_is_imported_by_the_store_alone() -> None:
         "clustercore.backtest(clustercore.sample(1)); assert 'duckdb' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", source], check=True)
+
+
+def test_a_query_that_cannot_be_interrupted_is_ended_with_its_process(path: Path) -> None:
+    endless = "SELECT levenshtein(repeat('ab', 500000), repeat('ba', 500000))"
+    begin = time.monotonic()
+    ended = subprocess.run(
+        [sys.executable, "-m", "clustercore", "db", "sql", path, endless, "--seconds", "0.2"],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert time.monotonic() - begin < 30
+    assert ended.returncode == 2
+    assert "longer than 0.2 seconds and did not stop" in ended.stderr
+    assert ended.stdout == ""

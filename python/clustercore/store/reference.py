@@ -172,7 +172,8 @@ same store and no other file.
 A query of `clustercore db sql` is one `SELECT` (or `DESCRIBE`, `SUMMARIZE`, `EXPLAIN`). It runs
 read-only, without files, network or extensions, with its configuration locked, a limit on memory
 (`--memory`, for the query and once more for its rows) and a limit on time (`--seconds`, the showing
-of its rows included). Instants with a time zone are shown in UTC. From Python,
+of its rows included). A query that goes on three seconds after that, inside one function of one
+value, is ended with its process. Instants with a time zone are shown in UTC. From Python,
 `duckdb.connect("copy.duckdb", read_only=True)` opens a snapshot as any DuckDB file.
 """
 
