@@ -25,7 +25,7 @@ from clustercore.inputs import Entry, Operator
 from clustercore.live.control import ControlServer, socket_path
 from clustercore.live.runner import LiveRunner
 from clustercore.live.settings import LiveSettings
-from clustercore.store import FeedEvent, Store, StoreError, snapshot_path
+from clustercore.store import FeedEvent, Store, StoreError, snapshot_path, sql
 from tests.store.made import filled
 
 OWNER = """
@@ -369,3 +369,41 @@ def test_a_live_process_sets_such_a_copy_aside_when_it_starts(path: Path) -> Non
     assert runner.run() == 0
     assert not beside.exists()
     assert path.with_name("live.duckdb.snapshot-1.duckdb").exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["copied.duckdb", "COPIED.db", 'a"b.duckdb', "a'b.duckdb", "main.duckdb", "pg_catalog.duckdb"],
+)
+def test_a_store_of_any_name_can_be_copied(tmp_path: Path, name: str) -> None:
+    with Store.open(tmp_path / name) as store:
+        store.commit([Entry(store.next_seq, "ES", 1, Operator("stop"))])
+        store.snapshot()
+        copy = store.snapshot()
+    with Store.open(copy, create=False, read_only=True) as read:
+        assert read.inputs().height == 1
+    assert sql.ask(copy, "SELECT value FROM meta WHERE key = 'snapshot'").rows == [("yes",)]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a?access_mode=read_only",
+        "a?b/live.duckdb",
+        "a\\b.duckdb",
+        os.fsdecode(b"\xff.duckdb"),
+        "information_schema.duckdb",
+        "Information_Schema",
+    ],
+)
+def test_a_name_that_means_something_else_is_refused(
+    path: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(StoreError, match=r"a store.* pass another path") as caught:
+        Store.open(tmp_path / name)
+    assert caught.value.reason == "invalid"
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    assert main(["db", "snapshot", str(path), "--out", str(tmp_path / name)]) == 2
+    assert main(["db", "sql", str(tmp_path / name), "SELECT 1"]) == 2
+    assert capsys.readouterr().err.count("pass another path") == 2
+    assert not (tmp_path / name).exists()

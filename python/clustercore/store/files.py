@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -30,6 +31,8 @@ _SETTINGS: Final[dict[str, Any]] = {
 
 _MARK: Final = b"DUCK"
 _MARK_AT: Final = 8
+_NOT_IN_NAMES: Final = ("?", "\\")
+_SCHEMA_OF_SCHEMAS: Final = "information_schema"
 # Positions and money are in it.
 _PRIVATE: Final = 0o600
 
@@ -81,6 +84,7 @@ def make(path: Path, prepare: Callable[[DuckDBPyConnection, Path], None]) -> boo
 
 
 def _check_place(path: Path, *, create: bool) -> None:
+    _check_name(path)
     try:
         if path.is_dir():
             raise StoreError("this is a folder; pass a file name", reason="foreign", file=path)
@@ -99,6 +103,27 @@ def _check_place(path: Path, *, create: bool) -> None:
             reason="read_only",
             file=path,
         ) from error
+
+
+def _check_name(path: Path) -> None:
+    """Refuse a name that the vendor's library reads in another way than the system does.
+
+    What stands behind a question mark are settings to it, and it puts the log elsewhere; a
+    backslash divides folders; the catalogue is named after the file.
+    """
+    full = str(path.absolute())
+    found = next((sign for sign in _NOT_IN_NAMES if sign in full), None)
+    problem = None
+    if found is not None:
+        problem = f"a store's path cannot have a {found} in it"
+    elif any("\ud800" <= letter <= "\udfff" for letter in full):
+        problem = "a store's path has to be UTF-8"
+    elif path.name.lstrip(".").partition(".")[0].lower() == _SCHEMA_OF_SCHEMAS:
+        problem = (
+            f"a store cannot be named {_SCHEMA_OF_SCHEMAS}, as every database has a part of it"
+        )
+    if problem is not None:
+        raise StoreError(f"{problem}; pass another path", reason="invalid", file=path)
 
 
 def _check_mark(path: Path) -> None:
@@ -128,6 +153,7 @@ def check_target(source: Path, target: Path) -> None:
 
     Nothing is opened: whoever owns a file gives it up by closing it a second time.
     """
+    _check_name(target)
     try:
         if target.exists() and target.samefile(source):
             raise StoreError(
@@ -244,16 +270,20 @@ def copy_into(connection: DuckDBPyConnection, source: Path, target: Path, *, own
         _forget(part)
         with translated(source):
             catalogue = connection.execute("SELECT current_database()").fetchall()[0][0]
+        # A store may have any name, so that of the copy is one that nobody gives.
+        copied = f"copy_{secrets.token_hex(8)}"
         with translated(target):
-            connection.execute(f"ATTACH {_text(str(part.absolute()))} AS copied (READ_WRITE)")
+            connection.execute(f"ATTACH {_text(str(part.absolute()))} AS {copied} (READ_WRITE)")
         try:
             part.chmod(_PRIVATE)
             with translated(source):
-                connection.execute(f'COPY FROM DATABASE "{catalogue}" TO copied')
-                connection.execute("INSERT OR REPLACE INTO copied.meta VALUES ('snapshot', 'yes')")
+                connection.execute(f"COPY FROM DATABASE {_identifier(catalogue)} TO {copied}")
+                connection.execute(
+                    f"INSERT OR REPLACE INTO {copied}.meta VALUES ('snapshot', 'yes')"  # noqa: S608 -- our own name
+                )
         finally:
             with translated(target):
-                connection.execute("DETACH copied")
+                connection.execute(f"DETACH {copied}")
         _flush(part)
         part.replace(target)
         _flush(target.absolute().parent)
@@ -274,6 +304,10 @@ def _unwritable(path: Path, error: OSError) -> StoreError:
 
 def _text(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
+
+
+def _identifier(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 def _forget(part: Path) -> None:
