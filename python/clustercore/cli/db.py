@@ -266,7 +266,9 @@ def export(
         Instrument whose bars are written, when there are several.
     """
     bars_only = out.suffix.lower() in {".parquet", ".csv"}
-    if not bars_only:
+    if bars_only:
+        writing.check_table(out)
+    else:
         writing.check_folder(out)
         if root is not None:
             raise ConfigError(
