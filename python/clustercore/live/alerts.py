@@ -8,6 +8,7 @@ the sending thread sees only two queues. None is configured by default.
 
 from __future__ import annotations
 
+import hashlib
 import heapq
 import itertools
 import logging
@@ -47,6 +48,8 @@ _LONGEST_DELAY_S: Final = 300.0
 _URGENT_CONFIDENCE: Final = 0.80
 # A sound says that something is so now.
 _SOUND_MEANS_NOW_NS: Final = 600 * 10**9
+# Another one would rename every channel, and leave the alerts that wait behind.
+_SALT: Final = b"clustercore alerts"
 _SHORTEST_TOKEN: Final = 8
 _SIGNS: Final = re.compile(r"[/:@?&=#\[\]]")
 _HARMLESS: Final = frozenset({"localhost", "127.0.0.1"})
@@ -73,7 +76,7 @@ class Channel:
     Attributes
     ----------
     name : str
-        Kind and number, such as ``mailtos-1``; what the store keeps.
+        Scheme and a mark of the address, such as ``mailtos-3f09c2``; what the store keeps.
     address : str
         URL for apprise, or ``sound``.
     """
@@ -116,7 +119,7 @@ def read_channels(
     Examples
     --------
     >>> read_channels({"CLUSTERCORE_ALERTS": "sound json://localhost"})
-    (Channel(sound), Channel(json-1))
+    (Channel(sound), Channel(json-439888))
     """
     text, _ = read_variable(VARIABLE, environ, folder)
     counts: dict[str, int] = {}
@@ -126,10 +129,26 @@ def read_channels(
             channels.append(Channel(SOUND, SOUND))
             continue
         _register(address, number)
-        scheme = _scheme(address)
-        counts[scheme] = counts.get(scheme, 0) + 1
-        channels.append(Channel(f"{scheme}-{counts[scheme]}", address))
+        name = _name(address)
+        counts[name] = counts.get(name, 0) + 1
+        # Two addresses of one name are next to impossible, and neither may get the other's alerts.
+        again = f"-{counts[name]}" if counts[name] > 1 else ""
+        channels.append(Channel(f"{name}{again}", address))
     return tuple(channels)
+
+
+def _name(address: str) -> str:
+    """Return what the store and the log call an address: its scheme and a mark made of all of it.
+
+    The mark is the same wherever the address stands in the list, so that an alert that waits finds
+    it after a restart. It needs no key that could be lost with every alert that waits. Whoever has
+    the store could try guesses at a password against it: each costs a twentieth of a second and
+    16 MB, and one in sixteen million wrong ones fits as well.
+    """
+    mark = hashlib.scrypt(
+        address.encode("utf-8", "surrogateescape"), salt=_SALT, n=2**14, r=8, p=1, dklen=3
+    )
+    return f"{_scheme(address)}-{mark.hex()}"
 
 
 def _scheme(address: str) -> str:
@@ -272,6 +291,7 @@ class AlertSender:
         self._results: queue.SimpleQueue[_Result] = queue.SimpleQueue()
         # Rows that the sending thread has; it keeps one until it is delivered.
         self._handed: set[int] = set()
+        self._unknown: set[str] = set()
         self._stopping = threading.Event()
         self._work = _Work(
             self._channels,
@@ -312,9 +332,16 @@ class AlertSender:
             if alert.channel == SOUND and now - alert.created > _SOUND_MEANS_NOW_NS:
                 _LOG.info("alert %d is too old to sound", alert.id)
                 self._mark_sent(alert.id, now)
-            elif alert.id not in self._handed and alert.channel in self._channels:
+            elif alert.channel not in self._channels:
+                self._miss(alert.channel)
+            elif alert.id not in self._handed:
                 self._handed.add(alert.id)
                 self._due.put(alert)
+
+    def _miss(self, channel: str) -> None:
+        if channel not in self._unknown:
+            self._unknown.add(channel)
+            _LOG.warning("alerts wait for channel %s, which is not configured", channel)
 
     def _take_results(self, now: int) -> None:
         while True:
