@@ -94,6 +94,17 @@ def test_a_second_process_leaves_the_log_of_the_first_alone(cli: Run, tmp_path: 
     assert (tmp_path / "live.log").read_text() == "mine\n"
 
 
+def test_an_address_of_alerts_that_cannot_be_read_is_shown_nowhere(
+    cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLUSTERCORE_ALERTS", "mailtos://me:" + "open[sesame42@mail.example.com")
+    ran = cli("live", *NOWHERE, "--debug")
+    assert ran.code == 2
+    assert "CLUSTERCORE_ALERTS: address 1 cannot be read" in ran.err
+    shown = ran.out + ran.err + "".join(log.read_text() for log in tmp_path.glob("*.log"))
+    assert "sesame42" not in shown
+
+
 def test_what_says_itself_what_to_do_needs_no_traceback(
     cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,7 @@ import clustercore as cc
 from clustercore.cli import run as running
 from clustercore.cli import writing
 from clustercore.errors import DataError, InternalError
+from clustercore.live.logs import register_secret
 from tests.cli.conftest import Run
 
 PROGRAM = [sys.executable, "-m", "clustercore"]
@@ -194,6 +195,18 @@ def test_a_fault_is_short_and_shows_its_traceback_on_demand(
     ran = cli("clusters", sample_file, "--debug")
     assert ran.code == 3
     assert "Traceback" in ran.err
+
+
+def test_a_fault_shows_no_secret(
+    cli: Run, sample_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register_secret("opensesame42")
+    monkeypatch.setattr(cc.Engine, "run", raising(RuntimeError("no host me:opensesame42@here")))
+    for arguments in ((), ("--debug",)):
+        ran = cli("clusters", sample_file, *arguments)
+        assert ran.code == 3
+        assert "me:[hidden]@here" in ran.err
+        assert "opensesame42" not in ran.err
 
 
 def test_a_panic_of_a_compiled_library_is_a_fault_too(

@@ -5,12 +5,15 @@ import os
 import queue
 import sys
 import threading
+import traceback
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from clustercore.errors import ConfigError
 from clustercore.live import alerts
 from clustercore.live.alerts import (
     VARIABLE,
@@ -227,12 +230,17 @@ def test_without_channels_nothing_starts_and_rows_stay(alone: None) -> None:
     assert (outbox.sent, outbox.failed) == ({}, [])
 
 
-def test_a_row_of_a_channel_that_is_not_configured_waits(alone: None) -> None:
+def test_a_row_of_a_channel_that_is_not_configured_waits(
+    alone: None, caplog: pytest.LogCaptureFixture
+) -> None:
     outbox, service = Outbox(row(1, "tgram-1"), row(2)), Service()
     sender = sender_of(outbox, service).start()
-    sender.pump(10)
+    for now in (10, 11):
+        sender.pump(now)
     service.wait(1)
-    sender.close(11)
+    sender.close(12)
+    said = [record.getMessage() for record in caplog.records]
+    assert said == ["alerts wait for channel tgram-1, which is not configured"]
     assert set(outbox.sent) == {2}
 
 
@@ -266,15 +274,44 @@ def test_there_is_a_row_for_each_channel() -> None:
 def test_channels_come_from_the_environment_and_leave_it(tmp_path: Path) -> None:
     environ = {VARIABLE: f"{URL} sound mailtos://a:{'b'}@c json://localhost {URL}"}
     channels = read_channels(environ, tmp_path)
-    assert [channel.name for channel in channels] == ["mailtos-1", "sound", "mailtos-2", "json-1"]
+    schemes = [channel.name.partition("-")[0] for channel in channels]
+    assert schemes == ["mailtos", "sound", "mailtos", "json"]
+    assert len({channel.name for channel in channels}) == 4
     assert environ == {}
+
+
+def test_a_channel_keeps_its_name_wherever_it_stands(alone: None) -> None:
+    old, new = "json://old-phone.example", "json://new-phone.example"
+    both = read_channels({VARIABLE: f"{old} {new}"})
+    rows = [replace(one, id=number) for number, one in enumerate(alerts_of(REC, both, 1), 1)]
+    for changed in (new, f"{new} {old}"):
+        outbox = Outbox(*rows)
+        outbox.sent[1] = 2
+        addresses: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+        def deliver(channel: Channel, text: str, /, to: Any = addresses) -> str:
+            to.put(channel.address)
+            return ""
+
+        sender = sender_of(outbox, deliver, *read_channels({VARIABLE: changed})).start()
+        sender.pump(10)
+        assert addresses.get(timeout=PATIENCE_S) == new
+        sender.close(11)
+        assert set(outbox.sent) == {1, 2}
+
+
+def test_two_addresses_of_one_mark_are_two_channels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alerts, "_name", lambda _: "json-000000")
+    names = [c.name for c in read_channels({VARIABLE: "json://one.example json://two.example"})]
+    assert names == ["json-000000", "json-000000-2"]
 
 
 def test_channels_come_from_the_file_of_the_folder(tmp_path: Path) -> None:
     file = tmp_path / ".env"
     file.write_text(f'OTHER=1\n{VARIABLE}="sound {URL}"\n')
     file.chmod(0o600)
-    assert [channel.name for channel in read_channels({}, tmp_path)] == ["sound", "mailtos-1"]
+    names = [channel.name for channel in read_channels({}, tmp_path)]
+    assert [name.partition("-")[0] for name in names] == ["sound", "mailtos"]
     assert read_channels({}, tmp_path / "none") == ()
 
 
@@ -282,11 +319,28 @@ def test_an_address_shows_its_scheme_only(tmp_path: Path) -> None:
     channels = read_channels({VARIABLE: f"{URL} tokenwithoutscheme"}, tmp_path)
     sender = AlertSender(channels, list, lambda _i, _a: None, lambda _i, _a, _e: None)
     shown = f"{channels!r} {channels} {sender!r}"
-    assert "mailtos-1" in shown
-    assert "unknown-1" in shown
+    assert "Channel(mailtos-" in shown
+    assert "Channel(unknown-" in shown
     for secret in ("opensesame42", "example.com", "tokenwithoutscheme"):
         assert secret not in shown
     assert redact(f"POST {URL} failed for opensesame42") == "POST [hidden] failed for [hidden]"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "mailtos://trader:" + "open[sesame42@mail.example.com",
+        "json://trader:" + "opensesame42@\u2100.example.com/sesame42tail",
+        "json://[sesame42host/sesame42path?pass=sesame42",
+    ],
+)
+def test_an_address_that_cannot_be_read_is_named_by_its_number(address: str) -> None:
+    with pytest.raises(ConfigError, match="address 2 cannot be read") as caught:
+        read_channels({VARIABLE: f"sound {address}"})
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "sesame" not in shown
+    assert "example" not in shown
+    assert "sesame" not in redact(f"netloc {address} and {address.partition('://')[2]}")
 
 
 def test_the_library_delivers_title_and_body(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import polars as pl
@@ -300,3 +301,41 @@ def test_the_store_s_library_is_imported_by_the_store_alone() -> None:
         "clustercore.backtest(clustercore.sample(1)); assert 'duckdb' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", source], check=True)
+
+
+def test_a_query_that_cannot_be_interrupted_is_ended_with_its_process(path: Path) -> None:
+    endless = "SELECT levenshtein(repeat('ab', 500000), repeat('ba', 500000))"
+    begin = time.monotonic()
+    ended = subprocess.run(
+        [sys.executable, "-m", "clustercore", "db", "sql", path, endless, "--seconds", "0.2"],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert time.monotonic() - begin < 30
+    assert ended.returncode == 2
+    assert "longer than 0.2 seconds and did not stop" in ended.stderr
+    assert ended.stdout == ""
+
+
+def test_no_command_writes_over_a_database(path: Path, tmp_path: Path) -> None:
+    before = path.read_bytes()
+    own = tmp_path / "own.parquet"
+    other, link = tmp_path / "other.csv", tmp_path / "link.parquet"
+    log = tmp_path / "a.duckdb.wal"
+    for copy in (own, other):
+        copy.write_bytes(before)
+    link.symlink_to(path)
+    log.write_bytes(b"the newest part")
+    for place in (own, other, link):
+        with pytest.raises(DataError, match="a database is not replaced"):
+            run("export", own, "--out", place)
+    for place in (path, link, log):
+        with pytest.raises(DataError, match="a database is not replaced"):
+            run("reference", "--out", place)
+    assert [file.read_bytes() for file in (path, own, other, link)] == [before] * 4
+    assert log.read_bytes() == b"the newest part"
+    # What was exported before is replaced.
+    for _ in range(2):
+        assert run("export", own, "--out", tmp_path / "bars.csv") == 0

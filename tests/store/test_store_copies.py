@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -16,11 +17,15 @@ from typing import Any
 
 import pytest
 
+import clustercore as cc
 from clustercore.cli import main
 from clustercore.cli.db import db
 from clustercore.errors import DataError
+from clustercore.inputs import Entry, Operator
 from clustercore.live.control import ControlServer, socket_path
-from clustercore.store import FeedEvent, Store, StoreError, snapshot_path
+from clustercore.live.runner import LiveRunner
+from clustercore.live.settings import LiveSettings
+from clustercore.store import FeedEvent, Store, StoreError, snapshot_path, sql
 from tests.store.made import filled
 
 OWNER = """
@@ -298,3 +303,107 @@ def test_the_size_counts_the_log_and_the_maker_may_be_unknown(
         store._open().execute("DELETE FROM meta WHERE key = 'clustercore'")
     assert run("info", path) == 0
     assert "made by clustercore an unknown version" in capsys.readouterr().out
+
+
+def test_a_store_begun_anew_is_not_read_from_the_copy_of_the_one_before(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Store.open(path) as store:
+        beside = store.snapshot()
+    before = beside.read_bytes()
+    path.unlink()
+    with live(path, monkeypatch, tmp_path):
+        assert main(["db", "sql", str(path), "SELECT count(*) AS n FROM inputs", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["rows"] == [{"n": 0}]
+    # It may be the last copy of what was there.
+    assert path.with_name("live.duckdb.snapshot-1.duckdb").read_bytes() == before
+
+
+def test_a_copy_of_what_a_store_has_not_any_more_is_set_aside(path: Path) -> None:
+    with Store.open(path) as store:
+        older = store.snapshot(path.with_name("older.duckdb"))
+        store.commit([Entry(store.next_seq, "ES", 1, Operator("stop"))])
+        beside = store.snapshot()
+        assert store.set_aside_snapshot() is None
+    shutil.copy(older, path)
+    with Store.open(path) as store:
+        # Going on with a copy, or another file that was put here: opening it is no new beginning.
+        assert beside.exists()
+        assert store.set_aside_snapshot() == path.with_name("live.duckdb.snapshot-1.duckdb")
+        assert not beside.exists()
+        shutil.copy(path.with_name("live.duckdb.snapshot-1.duckdb"), beside)
+        assert store.set_aside_snapshot() == path.with_name("live.duckdb.snapshot-2.duckdb")
+
+
+def test_what_is_no_snapshot_is_not_moved(path: Path) -> None:
+    beside = snapshot_path(path)
+    for make in (lambda: beside.write_text("mine"), lambda: filled(beside, 1)):
+        make()
+        with Store.open(path) as store:
+            assert store.set_aside_snapshot() is None
+        assert beside.exists()
+        beside.unlink()
+    beside.hardlink_to(path)
+    with Store.open(path) as store:
+        assert store.set_aside_snapshot() is None
+        # The store is still locked against others: its file was not closed a second time.
+        code = "import sys; from clustercore.store import Store; Store.open(sys.argv[1])"
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(path)], check=False, capture_output=True, text=True
+        )
+        assert "owns it" in done.stderr
+
+
+def test_a_live_process_sets_such_a_copy_aside_when_it_starts(path: Path) -> None:
+    Store.open(path.with_name("new.duckdb")).close()
+    with Store.open(path) as store:
+        beside = store.snapshot()
+    # Both files were moved by hand.
+    path.with_name("new.duckdb").rename(path)
+    runner = LiveRunner(
+        cc.Config.preset(),
+        database=path,
+        settings=LiveSettings(gateway="127.0.0.1:9", historical="none"),
+    )
+    runner.stop()
+    assert runner.run() == 0
+    assert not beside.exists()
+    assert path.with_name("live.duckdb.snapshot-1.duckdb").exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["copied.duckdb", "COPIED.db", 'a"b.duckdb', "a'b.duckdb", "main.duckdb", "pg_catalog.duckdb"],
+)
+def test_a_store_of_any_name_can_be_copied(tmp_path: Path, name: str) -> None:
+    with Store.open(tmp_path / name) as store:
+        store.commit([Entry(store.next_seq, "ES", 1, Operator("stop"))])
+        store.snapshot()
+        copy = store.snapshot()
+    with Store.open(copy, create=False, read_only=True) as read:
+        assert read.inputs().height == 1
+    assert sql.ask(copy, "SELECT value FROM meta WHERE key = 'snapshot'").rows == [("yes",)]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a?access_mode=read_only",
+        "a?b/live.duckdb",
+        "a\\b.duckdb",
+        os.fsdecode(b"\xff.duckdb"),
+        "information_schema.duckdb",
+        "Information_Schema",
+    ],
+)
+def test_a_name_that_means_something_else_is_refused(
+    path: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(StoreError, match=r"a store.* pass another path") as caught:
+        Store.open(tmp_path / name)
+    assert caught.value.reason == "invalid"
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    assert main(["db", "snapshot", str(path), "--out", str(tmp_path / name)]) == 2
+    assert main(["db", "sql", str(tmp_path / name), "SELECT 1"]) == 2
+    assert capsys.readouterr().err.count("pass another path") == 2
+    assert not (tmp_path / name).exists()

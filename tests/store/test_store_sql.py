@@ -351,3 +351,10 @@ def test_instants_with_a_zone_need_no_other_package(
     ordered = ask(path, "SELECT now() + to_days(range::INT) FROM range(9) ORDER BY 1 DESC", limit=3)
     assert ordered.rows == sorted(ordered.rows, reverse=True)
     assert ordered.cut
+
+
+def test_a_value_that_has_no_form_here_is_refused(path: Path) -> None:
+    with pytest.raises(StoreError, match="beyond what can be shown") as caught:
+        ask(path, "SELECT INTERVAL 5000000 YEARS")
+    assert caught.value.reason == "refused"
+    assert ask(path, "SELECT (INTERVAL 5000000 YEARS)::VARCHAR").rows == [("5000000 years",)]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Sequence
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -31,7 +35,10 @@ if TYPE_CHECKING:
 __all__ = ["db"]
 
 _FOUND = 1
+_BAD_INPUT = 2
 _NANOS = 10**9
+# How long a query that was told to stop may take to do so.
+_GRACE_S = 3.0
 
 db = App(
     name="db",
@@ -259,7 +266,9 @@ def export(
         Instrument whose bars are written, when there are several.
     """
     bars_only = out.suffix.lower() in {".parquet", ".csv"}
-    if not bars_only:
+    if bars_only:
+        writing.check_table(out)
+    else:
         writing.check_folder(out)
         if root is not None:
             raise ConfigError(
@@ -388,7 +397,8 @@ def sql(
     limit
         Show the first so many rows; 0 shows all.
     seconds
-        Stop after this time, whether the query or the showing of its rows takes it.
+        Stop after this time, whether the query or the showing of its rows takes it. A query
+        that goes on for three more seconds is ended with its process.
     memory
         What the query may use, and its rows once more.
     """
@@ -400,11 +410,40 @@ def sql(
         found, note = readable(file)
         deadline = Deadline(seconds)
         with limited(memory):
-            answer = ask(found, query, limit=limit, seconds=deadline, memory=memory)
+            with _ended_by_force(deadline):
+                answer = ask(found, query, limit=limit, seconds=deadline, memory=memory)
             _show_answer(answer, {"file": found} | note, deadline, as_json=shown.json)
     if answer.cut and not shown.json:
         output.emit_text(f"the first {limit} rows (--limit 0 shows all)")
     return 0
+
+
+@contextmanager
+def _ended_by_force(deadline: Deadline) -> Iterator[None]:
+    """End this process when a query is not over a few seconds after its deadline.
+
+    The library looks for an interruption between two steps, and one function of one value may take
+    hours. Nothing is lost: the file is read only. The showing of rows is not ended so, as a pager
+    may wait for its reader.
+    """
+    timer = threading.Timer(deadline.left_s + _GRACE_S, _end, [deadline])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _end(deadline: Deadline) -> None:
+    try:
+        sys.stderr.write(
+            f"clustercore: the query took longer than {deadline.seconds:g} seconds and did not "
+            "stop when it was told to, so this process was ended; ask for less\n"
+        )
+        sys.stderr.flush()
+    finally:
+        os._exit(_BAD_INPUT)
 
 
 def _show_answer(

@@ -100,15 +100,16 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _report_fault(error: BaseException, *, debug: bool) -> None:
+    from clustercore.live.logs import redact
+
     if debug:
         import traceback
 
-        from clustercore.live.logs import redact
-
         sys.stderr.write(redact("".join(traceback.format_exception(error))))
     busy = isinstance(error, EngineBusy)
+    # Whatever failed may have been given an address or a key, and say it.
     _say(
-        f"fault: {type(error).__name__}: {error}. "
+        f"fault: {type(error).__name__}: {redact(str(error))}. "
         + ("" if busy else "This is a fault of clustercore, not of your input. ")
         + "Please report it with the output of `clustercore versions` and of this command "
         + ("above." if debug else "run again with --debug.")

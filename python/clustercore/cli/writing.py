@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 __all__ = [
+    "check_file",
     "check_folder",
     "check_table",
     "staged_file",
@@ -31,6 +32,9 @@ __all__ = [
 
 _TABLES = (".parquet", ".csv")
 _RESULT_MARK = "manifest.json"
+_LOG = ".wal"
+# Behind eight bytes of a checksum.
+_DATABASE_BEGINS = b"DUCK"
 _PLACE_ERRORS = frozenset(
     {
         errno.EACCES,
@@ -57,8 +61,37 @@ def check_table(path: Path) -> None:
             found=str(path),
             expected="a name that ends with " + " or ".join(_TABLES),
         )
+    check_file(path)
+
+
+def check_file(path: Path) -> None:
+    """Refuse a place that no file may take: a folder's, and that of a database or of its log."""
     if path.is_dir():
         raise _unusable(path, "this is a folder", "a folder", "a file name")
+    # The log holds the newest part of its database, and is known by its name alone.
+    for file in (path, path.with_suffix("")) if path.suffix == _LOG else (path,):
+        if _is_database(file):
+            raise _unusable(
+                path,
+                "a database is not replaced; pass another place, or move it away",
+                "a DuckDB file" if file == path else f"the log of the DuckDB file {file.name}",
+                "a place that holds no database",
+            )
+
+
+def _is_database(path: Path) -> bool:
+    """Say whether a file begins as DuckDB's do.
+
+    Whoever owns one loses his lock by closing it, so it is looked at before a store is opened.
+    """
+    try:
+        # Opening a pipe would wait for somebody to write to it.
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return file.read(len(_DATABASE_BEGINS) + 8).endswith(_DATABASE_BEGINS)
+    except OSError:
+        return False
 
 
 def check_folder(path: Path) -> None:
@@ -126,8 +159,7 @@ def write_table(frame: pl.DataFrame, path: Path) -> None:
 
 def write_text(text: str, path: Path) -> None:
     """Write a text file."""
-    if path.is_dir():
-        raise _unusable(path, "this is a folder", "a folder", "a file name")
+    check_file(path)
     with staged_file(path) as staged:
         staged.write_text(text, "utf-8")
 

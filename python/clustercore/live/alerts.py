@@ -8,6 +8,7 @@ the sending thread sees only two queues. None is configured by default.
 
 from __future__ import annotations
 
+import hashlib
 import heapq
 import itertools
 import logging
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, Self
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from clustercore.errors import ConfigError
 from clustercore.live.console import exit_text
 from clustercore.live.key import read_variable
 from clustercore.live.logs import register_secret
@@ -47,7 +49,10 @@ _LONGEST_DELAY_S: Final = 300.0
 _URGENT_CONFIDENCE: Final = 0.80
 # A sound says that something is so now.
 _SOUND_MEANS_NOW_NS: Final = 600 * 10**9
+# Another one would rename every channel, and leave the alerts that wait behind.
+_SALT: Final = b"clustercore alerts"
 _SHORTEST_TOKEN: Final = 8
+_SIGNS: Final = re.compile(r"[/:@?&=#\[\]]")
 _HARMLESS: Final = frozenset({"localhost", "127.0.0.1"})
 _SOUND_S: Final = 10
 
@@ -72,7 +77,7 @@ class Channel:
     Attributes
     ----------
     name : str
-        Kind and number, such as ``mailtos-1``; what the store keeps.
+        Scheme and a mark of the address, such as ``mailtos-3f09c2``; what the store keeps.
     address : str
         URL for apprise, or ``sound``.
     """
@@ -98,7 +103,7 @@ def read_channels(
 
     The variable holds apprise URLs, and the word ``sound``, with spaces between them. It is taken
     out of the environment, and every part of a URL that may be a secret is registered, so that no
-    log shows it.
+    log shows it. An address that cannot be read is refused by its number.
 
     Parameters
     ----------
@@ -107,23 +112,44 @@ def read_channels(
     folder : path, optional
         Folder of ``.env``; the working directory when absent.
 
+    Raises
+    ------
+    ConfigError
+        An address cannot be read; nothing of it is in the message.
+
     Examples
     --------
     >>> read_channels({"CLUSTERCORE_ALERTS": "sound json://localhost"})
-    (Channel(sound), Channel(json-1))
+    (Channel(sound), Channel(json-439888))
     """
     text, _ = read_variable(VARIABLE, environ, folder)
     counts: dict[str, int] = {}
     channels = []
-    for address in dict.fromkeys((text or "").split()):
+    for number, address in enumerate(dict.fromkeys((text or "").split()), 1):
         if address in {SOUND, f"{SOUND}://"}:
             channels.append(Channel(SOUND, SOUND))
             continue
-        _register(address)
-        scheme = _scheme(address)
-        counts[scheme] = counts.get(scheme, 0) + 1
-        channels.append(Channel(f"{scheme}-{counts[scheme]}", address))
+        _register(address, number)
+        name = _name(address)
+        counts[name] = counts.get(name, 0) + 1
+        # Two addresses of one name are next to impossible, and neither may get the other's alerts.
+        again = f"-{counts[name]}" if counts[name] > 1 else ""
+        channels.append(Channel(f"{name}{again}", address))
     return tuple(channels)
+
+
+def _name(address: str) -> str:
+    """Return what the store and the log call an address: its scheme and a mark made of all of it.
+
+    The mark is the same wherever the address stands in the list, so that an alert that waits finds
+    it after a restart. It needs no key that could be lost with every alert that waits. Whoever has
+    the store could try guesses at a password against it: each costs a twentieth of a second and
+    16 MB, and one in sixteen million wrong ones fits as well.
+    """
+    mark = hashlib.scrypt(
+        address.encode("utf-8", "surrogateescape"), salt=_SALT, n=2**14, r=8, p=1, dklen=3
+    )
+    return f"{_scheme(address)}-{mark.hex()}"
 
 
 def _scheme(address: str) -> str:
@@ -132,15 +158,30 @@ def _scheme(address: str) -> str:
     return scheme.lower() if separator and scheme.isalnum() else "unknown"
 
 
-def _register(address: str) -> None:
+def _register(address: str, number: int) -> None:
     register_secret(address)
-    parts = urlsplit(address)
-    secrets = [parts.password or "", *(value for _, value in parse_qsl(parts.query))]
+    try:
+        parts = urlsplit(address)
+        secrets = [parts.password or "", *(value for _, value in parse_qsl(parts.query))]
+    except ValueError:
+        for part in _SIGNS.split(address.partition("://")[2] or address):
+            _hide(part)
+        # The words of the error hold the host and the password.
+        raise ConfigError(
+            f"address {number} cannot be read; inside a name or a password a sign such as [ ] # / "
+            "? @ is written in percent form",
+            field=VARIABLE,
+            expected="addresses as apprise writes them, with spaces between",
+        ) from None
     # With many services the host and the path are the token.
     secrets += [part for part in re.split(r"[/:@]", parts.netloc + parts.path) if _is_long(part)]
     for secret in secrets:
-        register_secret(secret)
-        register_secret(unquote(secret))
+        _hide(secret)
+
+
+def _hide(secret: str) -> None:
+    register_secret(secret)
+    register_secret(unquote(secret))
 
 
 def _is_long(part: str) -> bool:
@@ -252,6 +293,7 @@ class AlertSender:
         self._results: queue.SimpleQueue[_Result] = queue.SimpleQueue()
         # Rows that the sending thread has; it keeps one until it is delivered.
         self._handed: set[int] = set()
+        self._unknown: set[str] = set()
         self._stopping = threading.Event()
         self._work = _Work(
             self._channels,
@@ -292,9 +334,16 @@ class AlertSender:
             if alert.channel == SOUND and now - alert.created > _SOUND_MEANS_NOW_NS:
                 _LOG.info("alert %d is too old to sound", alert.id)
                 self._mark_sent(alert.id, now)
-            elif alert.id not in self._handed and alert.channel in self._channels:
+            elif alert.channel not in self._channels:
+                self._miss(alert.channel)
+            elif alert.id not in self._handed:
                 self._handed.add(alert.id)
                 self._due.put(alert)
+
+    def _miss(self, channel: str) -> None:
+        if channel not in self._unknown:
+            self._unknown.add(channel)
+            _LOG.warning("alerts wait for channel %s, which is not configured", channel)
 
     def _take_results(self, now: int) -> None:
         while True:

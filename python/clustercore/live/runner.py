@@ -236,6 +236,8 @@ class LiveRunner:
         """
         with contextlib.ExitStack() as stack:
             store = stack.enter_context(Store.open(self.database))
+            # Before anybody who finds the store owned reads the copy beside it.
+            store.set_aside_snapshot()
             control = ControlServer(socket_path(self.database), self._said, self.commands.submit)
             stack.callback(control.close)
             stack.callback(self.commands.close)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -12,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Final
 import duckdb
 
 from clustercore.store.errors import StoreError, translated
-from clustercore.store.places import log_path
+from clustercore.store.places import log_path, set_aside_path, snapshot_path
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-__all__ = ["check_target", "connect", "copy_into", "make", "take_over"]
+__all__ = ["check_target", "connect", "copy_into", "make", "set_aside", "take_over"]
 
 # Nothing is fetched from the network because a query names it. One thread: the statements of a bar
 # are small, and others would only be woken up for nothing.
@@ -30,6 +31,8 @@ _SETTINGS: Final[dict[str, Any]] = {
 
 _MARK: Final = b"DUCK"
 _MARK_AT: Final = 8
+_NOT_IN_NAMES: Final = ("?", "\\")
+_SCHEMA_OF_SCHEMAS: Final = "information_schema"
 # Positions and money are in it.
 _PRIVATE: Final = 0o600
 
@@ -50,14 +53,14 @@ def connect(
         )
 
 
-def make(path: Path, prepare: Callable[[DuckDBPyConnection, Path], None]) -> None:
-    """Make a file that is there whole or not at all, and leave one that is there already.
+def make(path: Path, prepare: Callable[[DuckDBPyConnection, Path], None]) -> bool:
+    """Make a file that is there whole or not at all; return whether it was not there before.
 
     Another process may make the same one: the first wins, and both open that.
     """
     _check_place(path, create=True)
     if path.exists():
-        return
+        return False
     part = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
         _forget(part)
@@ -77,9 +80,11 @@ def make(path: Path, prepare: Callable[[DuckDBPyConnection, Path], None]) -> Non
     finally:
         with contextlib.suppress(OSError):
             _forget(part)
+    return True
 
 
 def _check_place(path: Path, *, create: bool) -> None:
+    _check_name(path)
     try:
         if path.is_dir():
             raise StoreError("this is a folder; pass a file name", reason="foreign", file=path)
@@ -98,6 +103,27 @@ def _check_place(path: Path, *, create: bool) -> None:
             reason="read_only",
             file=path,
         ) from error
+
+
+def _check_name(path: Path) -> None:
+    """Refuse a name that the vendor's library reads in another way than the system does.
+
+    What stands behind a question mark are settings to it, and it puts the log elsewhere; a
+    backslash divides folders; the catalogue is named after the file.
+    """
+    full = str(path.absolute())
+    found = next((sign for sign in _NOT_IN_NAMES if sign in full), None)
+    problem = None
+    if found is not None:
+        problem = f"a store's path cannot have a {found} in it"
+    elif any("\ud800" <= letter <= "\udfff" for letter in full):
+        problem = "a store's path has to be UTF-8"
+    elif path.name.lstrip(".").partition(".")[0].lower() == _SCHEMA_OF_SCHEMAS:
+        problem = (
+            f"a store cannot be named {_SCHEMA_OF_SCHEMAS}, as every database has a part of it"
+        )
+    if problem is not None:
+        raise StoreError(f"{problem}; pass another path", reason="invalid", file=path)
 
 
 def _check_mark(path: Path) -> None:
@@ -127,6 +153,7 @@ def check_target(source: Path, target: Path) -> None:
 
     Nothing is opened: whoever owns a file gives it up by closing it a second time.
     """
+    _check_name(target)
     try:
         if target.exists() and target.samefile(source):
             raise StoreError(
@@ -175,19 +202,61 @@ def take_over(source: Path, target: Path, store_id: str | None) -> None:
         )
 
 
+def set_aside(path: Path, store_id: str, last_seq: int) -> Path | None:
+    """Move a snapshot out of the place that is for a store's own; return where it is now.
+
+    Readers would take it for the store's: it was left by another store that lay here, or shows
+    what this one had before it went back to an older copy. It is kept, as it may be the last copy.
+
+    Parameters
+    ----------
+    path : Path
+        The store.
+    store_id : str
+        Whose snapshot may stay.
+    last_seq : int
+        The store's newest input; a snapshot of later ones may not stay.
+    """
+    beside = snapshot_path(path)
+    try:
+        check_target(path, beside)
+        known = _meta(beside) if beside.exists() else {}
+    except StoreError:
+        # Somebody works on it as on a store of his own.
+        return None
+    own = known.get("store_id") == store_id and _last_seq(beside) <= last_seq
+    if own or "snapshot" not in known:
+        return None
+    aside = set_aside_path(path)
+    try:
+        beside.rename(aside)
+        _flush(path.absolute().parent)
+    except OSError as error:
+        raise _unwritable(beside, error) from error
+    return aside
+
+
 def _meta(path: Path) -> dict[str, str]:
     """Return what a file says of itself; nothing when it is no store that can be read."""
+    return dict(_rows(path, "SELECT key, value FROM meta"))
+
+
+def _last_seq(path: Path) -> int:
+    return sum(seq for (seq,) in _rows(path, "SELECT coalesce(max(seq), 0) FROM inputs"))
+
+
+def _rows(path: Path, query: str) -> list[tuple[Any, ...]]:
     try:
         connection = connect(path, read_only=True)
         try:
             with translated(path):
-                return dict(connection.execute("SELECT key, value FROM meta").fetchall())
+                return connection.execute(query).fetchall()
         finally:
             connection.close()
     except StoreError as error:
         if error.reason == "locked":
             raise
-        return {}
+        return []
 
 
 def copy_into(connection: DuckDBPyConnection, source: Path, target: Path, *, owner: bool) -> None:
@@ -201,16 +270,20 @@ def copy_into(connection: DuckDBPyConnection, source: Path, target: Path, *, own
         _forget(part)
         with translated(source):
             catalogue = connection.execute("SELECT current_database()").fetchall()[0][0]
+        # A store may have any name, so that of the copy is one that nobody gives.
+        copied = f"copy_{secrets.token_hex(8)}"
         with translated(target):
-            connection.execute(f"ATTACH {_text(str(part.absolute()))} AS copied (READ_WRITE)")
+            connection.execute(f"ATTACH {_text(str(part.absolute()))} AS {copied} (READ_WRITE)")
         try:
             part.chmod(_PRIVATE)
             with translated(source):
-                connection.execute(f'COPY FROM DATABASE "{catalogue}" TO copied')
-                connection.execute("INSERT OR REPLACE INTO copied.meta VALUES ('snapshot', 'yes')")
+                connection.execute(f"COPY FROM DATABASE {_identifier(catalogue)} TO {copied}")
+                connection.execute(
+                    f"INSERT OR REPLACE INTO {copied}.meta VALUES ('snapshot', 'yes')"  # noqa: S608 -- our own name
+                )
         finally:
             with translated(target):
-                connection.execute("DETACH copied")
+                connection.execute(f"DETACH {copied}")
         _flush(part)
         part.replace(target)
         _flush(target.absolute().parent)
@@ -231,6 +304,10 @@ def _unwritable(path: Path, error: OSError) -> StoreError:
 
 def _text(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
+
+
+def _identifier(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 def _forget(part: Path) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
-__all__ = ["log_path", "snapshot_path"]
+__all__ = ["log_path", "set_aside_path", "snapshot_path"]
 
 
 def snapshot_path(path: Path) -> Path:
@@ -16,6 +17,18 @@ def snapshot_path(path: Path) -> Path:
     'live.duckdb.snapshot.duckdb'
     """
     return path.with_name(f"{path.name}.snapshot.duckdb")
+
+
+def set_aside_path(path: Path) -> Path:
+    """Return a free place beside a store for a snapshot that is not its own any more.
+
+    Examples
+    --------
+    >>> set_aside_path(Path("/nowhere/live.duckdb")).name
+    'live.duckdb.snapshot-1.duckdb'
+    """
+    names = (f"{path.name}.snapshot-{number}.duckdb" for number in itertools.count(1))
+    return next(place for place in map(path.with_name, names) if not place.exists())
 
 
 def log_path(path: Path) -> Path:

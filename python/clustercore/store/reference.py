@@ -102,7 +102,8 @@ be made again with `clustercore db rebuild`. The journal says what happened arou
 - One process owns the file. While it does, others read the snapshot beside it
   (`<file>.snapshot.duckdb`), which is made at each session's end; `clustercore db info`, `export`
   and `sql` and `clustercore parity` turn to it by themselves and say so. Where there is none yet,
-  they ask the live process for one.
+  they ask the live process for one. A snapshot that another store left there, or that has more than
+  the store holds, is moved to `<file>.snapshot-1.duckdb` when the live process starts.
 - A store, its snapshots and what is exported from it are readable by their owner alone. So is the
   log beside it (`<file>.wal`) in the live process and in every command; a program of your own has
   to set `os.umask(0o077)` for that.
@@ -171,7 +172,8 @@ same store and no other file.
 A query of `clustercore db sql` is one `SELECT` (or `DESCRIBE`, `SUMMARIZE`, `EXPLAIN`). It runs
 read-only, without files, network or extensions, with its configuration locked, a limit on memory
 (`--memory`, for the query and once more for its rows) and a limit on time (`--seconds`, the showing
-of its rows included). Instants with a time zone are shown in UTC. From Python,
+of its rows included). A query that goes on three seconds after that, inside one function of one
+value, is ended with its process. Instants with a time zone are shown in UTC. From Python,
 `duckdb.connect("copy.duckdb", read_only=True)` opens a snapshot as any DuckDB file.
 """
 

@@ -327,7 +327,7 @@ _OUTBOX: Final = Table(
     (
         Column("id", _BIGINT, "Running number."),
         Column("recommendation_id", _TEXT, "What it is about."),
-        Column("channel", _TEXT, "Where it goes."),
+        Column("channel", _TEXT, "Where it goes: the scheme of the address and a mark of it."),
         Column("text", _TEXT, "The message; it holds the id of the recommendation."),
         Column("created", TIME, "When it was written."),
         Column("sent", TIME, "When it was delivered.", nullable=True),

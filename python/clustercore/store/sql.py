@@ -312,7 +312,7 @@ def _fetch(
     due = 1
     while len(rows) < most:
         deadline.check()
-        part = connection.fetchmany(min(due, most - len(rows)))
+        part = _fetch_part(connection, min(due, most - len(rows)))
         if not part:
             break
         size = sum(map(_size, part))
@@ -322,6 +322,17 @@ def _fetch(
         rows += part
         due = max(1, min(_MOST_ROWS, 2 * due, _CHUNK_BYTES * len(part) // (size or 1)))
     return rows
+
+
+def _fetch_part(connection: DuckDBPyConnection, most: int) -> list[tuple[Any, ...]]:
+    try:
+        return connection.fetchmany(most)
+    except (OverflowError, ValueError) as error:
+        raise StoreError(
+            f"a value of the result is beyond what can be shown ({error}); make text of it: "
+            "(...)::VARCHAR",
+            reason="refused",
+        ) from error
 
 
 def _size(value: object) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import astuple
 from importlib.metadata import version
@@ -21,7 +22,7 @@ from clustercore.sessions import Sessions
 from clustercore.store import schema
 from clustercore.store.arrow import ArrowStream
 from clustercore.store.errors import StoreError, classified, translated
-from clustercore.store.files import connect, copy_into, make, take_over
+from clustercore.store.files import connect, copy_into, make, set_aside, take_over
 from clustercore.store.journal import Alert, Certificate, Commit, FeedEvent
 from clustercore.store.places import snapshot_path
 from clustercore.store.rows import (
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 __all__ = ["Store", "contexts_of"]
+
+_LOG = logging.getLogger(__name__)
 
 # Rows of one statement up to which parameters are quicker than a frame.
 _FEW: Final = 8
@@ -106,13 +109,15 @@ class Store:
             ``read_only`` or ``disk_full``.
         """
         path = Path(path)
-        if create and not read_only:
-            make(path, _migrate)
+        made = create and not read_only and make(path, _migrate)
         connection = connect(path, read_only=read_only)
         try:
             with translated(path, opening=True):
                 _prepare(connection, path, read_only=read_only)
-                return cls(connection, path, read_only=read_only)
+                store = cls(connection, path, read_only=read_only)
+                if made:
+                    store.set_aside_snapshot()
+                return store
         except BaseException:
             connection.close()
             raise
@@ -299,6 +304,27 @@ class Store:
         take_over(self.path, target, None if path is None else self.store_id)
         copy_into(self._open(), self.path, target, owner=not self.read_only)
         return target
+
+    def set_aside_snapshot(self) -> Path | None:
+        """Move away what lies in the place of this store's snapshot and is not one.
+
+        Such is the snapshot of another store that lay here, or one of this store with inputs that
+        it has not any more. Readers would take it for this store's.
+
+        Returns
+        -------
+        Path or None
+            Where it is now; None when there was nothing to move.
+        """
+        aside = set_aside(self.path, self.store_id, self.next_seq - 1)
+        if aside is not None:
+            _LOG.warning(
+                "the snapshot beside %s was of another store, or of more than this one holds; "
+                "readers shall not take it for this one's, so it is now %s",
+                self.path,
+                aside,
+            )
+        return aside
 
     # Reading.
 
