@@ -47,6 +47,7 @@ __all__ = [
     "Replay",
     "StoredLog",
     "altered",
+    "certificate_at_end",
     "certificate_of",
     "check",
     "compare",
@@ -550,6 +551,17 @@ def certificate_of(parity: Parity, made_at: int, state: str) -> Certificate:
         state=state,
         ok=parity.ok,
     )
+
+
+def certificate_at_end(store: Store, root: str, number: int) -> Certificate | None:
+    """Return the newest certificate of an epoch when its engine took nothing since, or None."""
+    made = [one for one in store.certificates(root) if one.epoch == number]
+    if not made:
+        return None
+    since = store.inputs(root, number, after=made[-1].upto_seq)
+    stopped = (pl.col("kind") == "operator") & (pl.col("reason") == "stop")
+    taken = since.filter(~stopped & pl.col("consumed").fill_null(value=True))
+    return made[-1] if taken.is_empty() else None
 
 
 @dataclass(frozen=True)

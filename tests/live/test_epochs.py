@@ -7,7 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import pytest
 import clustercore as cc
 from clustercore import parity
 from clustercore.engine import ENGINE_VERSION
+from clustercore.errors import DataError
 from clustercore.gateway import GatewayData, sample_parent_data
 from clustercore.inputs import Bar, Carry, Closed, Epoch, Input, WarmUp
 from clustercore.live.projections import LATEST, LOG
@@ -26,7 +27,8 @@ from clustercore.live.startup import days_needed
 from clustercore.live.strategy import Calendar
 from clustercore.recommendation import Recommendation
 from clustercore.sessions import load_sessions
-from clustercore.store import DERIVED, FeedEvent, Store
+from clustercore.store import DERIVED, Certificate, FeedEvent, Store
+from clustercore.store.schema import TABLES
 from tests.live.harness import ACTIVE, HOLD, Run, assert_parity, derived, live, part
 from tests.live.killed import CONFIG
 from tests.live.test_feed_behaviours import (
@@ -217,36 +219,36 @@ def test_a_restart_after_the_change_finds_everything_equal(
 
 
 def write_as_old_engine(database: Path) -> None:
-    """Let a store say that another engine version wrote its last epoch."""
+    """Let a store say that another engine version wrote all of it, and certified it."""
     connection = duckdb.connect(str(database))
     try:
-        ((seq, detail),) = connection.execute(
-            "SELECT seq, detail FROM inputs WHERE kind = 'epoch'"
-        ).fetchall()
-        epoch = json.loads(detail) | {"engine_version": OLD_VERSION}
-        connection.execute("UPDATE inputs SET detail = ? WHERE seq = ?", [json.dumps(epoch), seq])
+        epochs = connection.execute("SELECT seq, detail FROM inputs WHERE kind = 'epoch'")
+        for seq, detail in epochs.fetchall():
+            epoch = json.loads(detail) | {"engine_version": OLD_VERSION}
+            connection.execute(
+                "UPDATE inputs SET detail = ? WHERE seq = ?", [json.dumps(epoch), seq]
+            )
         for name in (*DERIVED, "certificates"):
             connection.execute(f"UPDATE {name} SET engine_version = ?", [OLD_VERSION])  # noqa: S608
     finally:
         connection.close()
     with Store.open(database, create=False) as store:
-        upto = max((one.upto_seq for one in store.certificates("ES")), default=0)
-        stored = {name: store.derived(name, "ES", 1) for name in DERIVED}
-        made = store.certificates("ES")
-        log = store.inputs("ES", 1)
-        # Its own engine certified the log as it says of itself.
-        inputs_hashes = {
-            one.upto_seq: parity.hash_log(store, log.filter(pl.col("seq") <= one.upto_seq))
-            for one in made
-        }
-    found = parity.hash_frames(
-        {name: frame.filter(pl.col("seq") <= upto) for name, frame in stored.items()}
+        for root in parity.roots(store):
+            for made in store.certificates(root):
+                log = store.inputs(root, made.epoch, upto=made.upto_seq)
+                found = (parity.hash_log(store, log), _hash_of_outputs(store, made))
+                store._open().execute(
+                    "UPDATE certificates SET inputs_hash = ?, outputs_hash = ? "
+                    "WHERE root = ? AND upto_seq = ?",
+                    [*found, root, made.upto_seq],
+                )
+
+
+def _hash_of_outputs(store: Store, made: Certificate) -> str:
+    upto = pl.col("seq") <= made.upto_seq
+    return parity.hash_frames(
+        {name: store.derived(name, made.root, made.epoch).filter(upto) for name in DERIVED}
     )
-    change(database, "UPDATE certificates SET outputs_hash = ? WHERE upto_seq = ?", found, upto)
-    for seq, inputs_hash in inputs_hashes.items():
-        change(
-            database, "UPDATE certificates SET inputs_hash = ? WHERE upto_seq = ?", inputs_hash, seq
-        )
 
 
 def change(database: Path, statement: str, *values: object) -> None:
@@ -284,6 +286,43 @@ def test_another_engine_goes_on_from_what_the_old_one_left(tmp_path: Path) -> No
     assert old.difference is not None
     assert "another hash than when they were certified" in old.difference
     assert new.ok
+
+
+def beginnings(roots: Sequence[str]) -> tuple[GatewayData, int]:
+    """Return the end of one session and the beginning of the next, and when the first is over."""
+    symbols = [f"{root}Z4" for root in roots]
+    frame = sample_parent_data(sessions=2, instruments=tuple(roots)).frame
+    close = next(end for end in CALENDAR.closes if end > frame["ts_event"][0])
+    opened = next(begin for begin in CALENDAR.opens if begin >= close)
+    ts = pl.col("ts_event")
+    near = ts.is_between(close - 60 * MINUTE_NS, opened + 30 * MINUTE_NS)
+    kept = frame.filter(pl.col("symbol").is_in(symbols) & near)
+    return GatewayData.from_bars(kept, simulated=True), close
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("DELETE FROM certificates WHERE root = 'NQ'", "in the middle of a session"),
+        ("DELETE FROM inputs WHERE root = 'NQ' AND kind = 'epoch'", "does not begin epoch 1"),
+    ],
+    ids=["not certified", "unreadable"],
+)
+def test_a_refused_upgrade_leaves_every_product_as_it_was(
+    tmp_path: Path, statement: str, said: str
+) -> None:
+    data, close = beginnings(("ES", "NQ"))
+    symbols = ["ESZ4", "NQZ4"]
+    database = live(data.before(close), tmp_path, config=BEFORE, symbols=symbols).database
+    write_as_old_engine(database)
+    change(database, statement)
+    with Store.open(database, create=False) as store:
+        before = {name: store.table(name) for name in TABLES if name != "meta"}
+    with pytest.raises(DataError, match=said):
+        live(data, tmp_path, config=BEFORE, symbols=symbols, start=close)
+    with Store.open(database, create=False) as store:
+        for name, rows in before.items():
+            assert store.table(name).equals(rows), name
 
 
 def assert_forbidden_by_the_log(run: Run, said: str) -> None:

@@ -32,7 +32,7 @@ from clustercore.live.ledger import Ledger
 from clustercore.live.notify import Notifier
 from clustercore.live.projections import Projections
 from clustercore.live.settings import LiveSettings
-from clustercore.live.startup import days_needed, restore
+from clustercore.live.startup import days_needed, restore, state_left
 from clustercore.live.state import CATCHING_UP, DEGRADED, FATAL, LIVE
 from clustercore.live.status import RootStatus, Status
 from clustercore.live.strategy import Calendar, Strategy
@@ -294,6 +294,9 @@ class LiveRunner:
     # The beginning.
 
     def _restore(self, store: Store, ledger: Ledger) -> tuple[Calendar, list[Strategy], bool]:
+        # Before anything is written: a start that is refused leaves the file to the other version.
+        for _, instrument in self.products:
+            state_left(store, instrument.root)
         session = self.config.session
         sessions = load_sessions(self.products[0][1].calendar, hours=session.hours, day=session.day)
         sessions_hash = store.save_sessions(sessions)

@@ -15,7 +15,15 @@ import polars as pl
 from clustercore.engine import ENGINE_VERSION
 from clustercore.errors import DataError
 from clustercore.inputs import Carry, Closed, Entry, Epoch, Input, WarmUp
-from clustercore.parity import altered, compare, frames, recommended, verify, without_epoch
+from clustercore.parity import (
+    altered,
+    certificate_at_end,
+    compare,
+    frames,
+    recommended,
+    verify,
+    without_epoch,
+)
 from clustercore.store import Store
 
 if TYPE_CHECKING:
@@ -23,7 +31,7 @@ if TYPE_CHECKING:
     from clustercore.events import Event
     from clustercore.live.strategy import Strategy
 
-__all__ = ["Restored", "days_needed", "restore"]
+__all__ = ["Restored", "days_needed", "restore", "state_left"]
 
 _LOG = logging.getLogger(__name__)
 _DAY_NS = 86_400 * 10**9
@@ -70,7 +78,8 @@ def restore(
     wanted : Epoch
         The epoch as configured now (its number is not looked at).
     flush : callable
-        Commits what waits.
+        Commits what waits. Nothing is committed here: what begins waits until every engine is
+        back, so that a start that is refused changes nothing.
     see : callable
         Gets seq, input and events of every entry of the epoch under way that caused something,
         and of the account it took over.
@@ -111,7 +120,6 @@ def _restored(
         )
     if not epochs:
         strategy.begin([wanted])
-        flush()
         return Restored(0, None, new_epoch=True)
     last = epochs[-1][1]
     horizon = _horizon(store, root)
@@ -121,7 +129,7 @@ def _restored(
         difference = difference or verify(store, root, epoch).difference
     if last.engine_version != ENGINE_VERSION:
         difference = difference or verify(store, root, last).difference
-        _after_upgrade(store, strategy, last, wanted, flush)
+        _after_upgrade(store, strategy, last, wanted)
         return Restored(0, difference, new_epoch=True)
     rows = store.inputs(root, last.number)
     with _without_collection():
@@ -244,17 +252,28 @@ def _begin_with(store: Store, strategy: Strategy, wanted: Epoch, state: str) -> 
     return items
 
 
-def _after_upgrade(
-    store: Store, strategy: Strategy, last: Epoch, wanted: Epoch, flush: Callable[[], None]
-) -> None:
+def _after_upgrade(store: Store, strategy: Strategy, last: Epoch, wanted: Epoch) -> None:
     """Begin an epoch after another engine version, from what it left at its session's end."""
     root = strategy.root
-    rows = store.inputs(root, last.number)
-    _note_rows(strategy, rows, _horizon(store, root))
-    stopped = (pl.col("kind") == "operator") & (pl.col("reason") == "stop")
-    taken = rows.filter(~stopped & pl.col("consumed").fill_null(value=True))["seq"].to_list()
-    left = [c for c in store.certificates(root) if c.epoch == last.number and c.state]
-    if not left or left[-1].upto_seq < taken[-1]:
+    state = state_left(store, root)
+    _note_rows(strategy, store.inputs(root, last.number), _horizon(store, root))
+    strategy.begin(_begin_with(store, strategy, wanted, state))
+
+
+def state_left(store: Store, root: str) -> str:
+    """Return the account that another engine version left; empty when it was this one, or none.
+
+    Raises
+    ------
+    DataError
+        That version was stopped in the middle of a session.
+    """
+    epochs = store.epochs(root)
+    if not epochs or epochs[-1][1].engine_version == ENGINE_VERSION:
+        return ""
+    last = epochs[-1][1]
+    left = certificate_at_end(store, root, last.number)
+    if left is None or not left.state:
         raise DataError(
             f"{root}: engine version {last.engine_version} was stopped in the middle of a session; "
             "run that version until the session's end, then this one",
@@ -262,8 +281,7 @@ def _after_upgrade(
             found=f"engine version {last.engine_version}",
             expected=ENGINE_VERSION,
         )
-    strategy.begin(_begin_with(store, strategy, wanted, left[-1].state))
-    flush()
+    return left.state
 
 
 def days_needed(config: Config) -> int:
