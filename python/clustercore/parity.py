@@ -59,6 +59,7 @@ __all__ = [
     "recommender_of",
     "replay",
     "slippage",
+    "uncertified",
     "verify",
     "without_epoch",
 ]
@@ -564,6 +565,19 @@ def certificate_at_end(store: Store, root: str, number: int) -> Certificate | No
     return made[-1] if taken.is_empty() else None
 
 
+def uncertified(store: Store, root: str) -> list[Epoch]:
+    """Return the ended epochs of this engine version whose end no good certificate covers.
+
+    A later version cannot replay them, and can trust them by a certificate only.
+    """
+    found = []
+    for _, epoch in store.epochs(root)[:-1]:
+        left = certificate_at_end(store, root, epoch.number)
+        if epoch.engine_version == ENGINE_VERSION and (left is None or not left.ok):
+            found.append(epoch)
+    return found
+
+
 @dataclass(frozen=True)
 class Rebuilt:
     """What making the derived tables again did.
@@ -580,13 +594,17 @@ class Rebuilt:
     deleted: int
 
 
-def rebuild(store: Store) -> Rebuilt:
-    """Make the derived tables again from the inputs, one epoch a transaction.
+def rebuild(store: Store, now: int | None = None) -> Rebuilt:
+    """Make the derived tables again from the inputs, one epoch a transaction, and certify them.
+
+    An epoch whose inputs contradict a certificate gets no other.
 
     Parameters
     ----------
     store : Store
         The store. Epochs of another engine version stay as they are.
+    now : int, optional
+        When that is, ns UTC; when the file was written last when left out.
 
     Raises
     ------
@@ -600,6 +618,7 @@ def rebuild(store: Store) -> Rebuilt:
             "of a log that lost a part, so go back to a snapshot",
             file=str(store.path),
         )
+    made_at = store.path.stat().st_mtime_ns if now is None else now
     deleted = store.delete_strays()
     found = []
     for root in roots(store):
@@ -611,8 +630,19 @@ def rebuild(store: Store) -> Rebuilt:
             simulated = {one.id for one in store.recommendations(root) if one.simulated}
             told = [replace(one, simulated=one.id in simulated) for one in made.recommendations]
             store.replace_derived(root, epoch.number, frames(made.entries, epoch), told)
+            if made.altered is None:
+                agreeing = replace(parity, difference=None)
+                store.save_certificate(certificate_of(agreeing, made_at, _state_of(made)))
             found.append(parity)
     return Rebuilt(found, deleted)
+
+
+def _state_of(made: Replay) -> str:
+    """Return the account at the end of a replay; empty within a session."""
+    try:
+        return made.fold.engine.account_state()
+    except DataError:
+        return ""
 
 
 def roots(store: Store) -> list[str]:

@@ -53,6 +53,7 @@ AFTER = BEFORE.override(
     {"cluster.threshold": 1.1, "exit.max_hold_minutes": 6, "costs.slippage_ticks": 2.0}
 )
 OLD_VERSION = "0"
+NET_OF_FIRST_TRADE = "UPDATE trades SET net = net + ? WHERE seq = (SELECT min(seq) FROM trades)"
 CALENDAR = Calendar(load_sessions())
 
 
@@ -323,6 +324,102 @@ def test_a_refused_upgrade_leaves_every_product_as_it_was(
     with Store.open(database, create=False) as store:
         for name, rows in before.items():
             assert store.table(name).equals(rows), name
+
+
+def at_end(database: Path, epoch: int) -> Certificate | None:
+    with Store.open(database, create=False, read_only=True) as store:
+        return parity.certificate_at_end(store, "ES", epoch)
+
+
+def assert_acts(run: Run) -> None:
+    """Assert that a run found the log in order, and acted."""
+    assert run.code == 0
+    assert not [note.reason for note in run.notes if note.kind == "alarm"]
+    assert "LIVE" in {note.detail["state"] for note in run.notes if note.kind == "state"}
+
+
+def test_an_epoch_that_ended_in_a_replay_is_certified_for_the_engines_to_come(
+    tmp_path: Path,
+) -> None:
+    data, rows = three_sessions(thin=False)
+    opens, closes = CALENDAR.opens, CALENDAR.closes
+    first = run_until(data, tmp_path, closes[rows[0]] - 60 * MINUTE_NS, BEFORE)
+    # Started after the open: the end of the first session lies in the replay.
+    late = opens[rows[1]] + 30 * MINUTE_NS
+    second = run_on(data.before(closes[rows[1]]), tmp_path, late, AFTER)
+    assert (first.code, second.code) == (0, 0)
+    for epoch in (1, 2):
+        left = at_end(second.database, epoch)
+        assert left is not None
+        assert left.ok
+    write_as_old_engine(second.database)
+    assert_acts(run_on(data, tmp_path, closes[rows[1]], AFTER))
+
+
+def test_a_start_certifies_an_ended_epoch_that_agrees(
+    changed: tuple[Run, list[int]], tmp_path: Path
+) -> None:
+    run, _ = changed
+    database = tmp_path / run.database.name
+    shutil.copy(run.database, database)
+    change(database, "DELETE FROM certificates WHERE epoch = 1")
+    data, _ = three_sessions(thin=True)
+    assert run_on(data, tmp_path, data.span[1] - MINUTE_NS, AFTER).code == 0
+    left = at_end(database, 1)
+    assert left is not None
+    assert left.ok
+
+
+@pytest.fixture(scope="module")
+def differed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a store that differed at a session's end, by one changed row."""
+    data, rows = three_sessions(thin=False)
+    folder = tmp_path_factory.mktemp("differed")
+    close = CALENDAR.closes[rows[1]]
+    first = run_until(data, folder, close - 30 * MINUTE_NS, BEFORE)
+    change(first.database, NET_OF_FIRST_TRADE, 1.0)
+    second = run_on(data.before(close), folder, close - 30 * MINUTE_NS, BEFORE)
+    assert second.code == 1
+    left = at_end(second.database, 1)
+    assert left is not None
+    assert not left.ok
+    return second.database
+
+
+def test_rows_that_were_made_again_are_certified(differed: Path, tmp_path: Path) -> None:
+    data, rows = three_sessions(thin=False)
+    database = tmp_path / differed.name
+    shutil.copy(differed, database)
+    assert _command("db", "rebuild", str(database)).returncode == 0
+    left = at_end(database, 1)
+    assert left is not None
+    assert (left.ok, left.state != "") == (True, True)
+    write_as_old_engine(database)
+    assert_acts(run_on(data, tmp_path, CALENDAR.closes[rows[1]], BEFORE))
+
+
+def test_inputs_that_contradict_a_certificate_get_no_other(differed: Path, tmp_path: Path) -> None:
+    database = tmp_path / differed.name
+    shutil.copy(differed, database)
+    change(database, "UPDATE inputs SET volume = volume + 1 WHERE kind = 'bar'")
+    with Store.open(database, create=False) as store:
+        before = store.certificates()
+        parity.rebuild(store)
+        assert store.certificates() == before
+
+
+def test_a_start_after_a_mended_difference_certifies_the_session_again(
+    differed: Path, tmp_path: Path
+) -> None:
+    data, rows = three_sessions(thin=False)
+    close = CALENDAR.closes[rows[1]]
+    database = tmp_path / differed.name
+    shutil.copy(differed, database)
+    change(database, NET_OF_FIRST_TRADE, -1.0)
+    assert run_on(data.before(close), tmp_path, close - MINUTE_NS, BEFORE).code == 0
+    left = at_end(database, 1)
+    assert left is not None
+    assert left.ok
 
 
 def assert_forbidden_by_the_log(run: Run, said: str) -> None:

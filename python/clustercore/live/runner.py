@@ -173,6 +173,7 @@ class LiveRunner:
         self._notifier = Notifier()
         self._accounts: dict[str, _Account] = {}
         self._of_session: dict[str, list[Cluster | Trade]] = {}
+        self._agreeing: list[Parity] = []
         self._counts = {"replayed": 0, "recommendations": 0, "differences": 0}
         self._status = Status(
             state="IDLE",
@@ -306,6 +307,8 @@ class LiveRunner:
             for symbol, instrument in self.products
         ]
         ledger.commit()
+        for found in self._agreeing:
+            store.save_certificate(parity.certificate_of(found, self.clock.now(), ""))
         return calendar, strategies, self._counts["differences"] == 0
 
     def _restore_one(
@@ -340,6 +343,7 @@ class LiveRunner:
         wanted = epoch_of(1, self.config, instrument, sessions_hash, _MINUTE_NS)
         found = restore(store, strategy, wanted, flush=ledger.commit, see=see)
         self._counts["replayed"] += found.replayed
+        self._agreeing += found.agreeing
         if found.difference is not None:
             self._counts["differences"] += 1
             problem = f"the log does not replay to what is stored: {found.difference}"
@@ -487,6 +491,7 @@ class LiveRunner:
     ) -> None:
         try:
             for strategy in strategies:
+                self._certify_earlier(store, ledger, strategy, ts)
                 self._certify(store, ledger, strategy, ts)
         except _StopAskedError:
             # The next start finds the certificate missing, and makes it.
@@ -519,15 +524,29 @@ class LiveRunner:
             # A session of the table that waits ended in the middle of the engine's own.
             return
         again = parity.replay(store, strategy.root, epoch, self._between)
-        found = parity.certify(store, again)
-        self.parities[strategy.root] = found
+        found = self.parities[strategy.root] = parity.certify(store, again)
         store.save_certificate(parity.certificate_of(found, self.clock.now(), state))
+        self._say_of(ledger, found, ts)
+
+    def _certify_earlier(self, store: Store, ledger: Ledger, strategy: Strategy, ts: int) -> None:
+        """Certify epochs that ended where no session's end was stood at, such as in a replay."""
+        if self._counts["differences"]:
+            return
+        for epoch in parity.uncertified(store, strategy.root):
+            again = parity.replay(store, strategy.root, epoch, self._between)
+            found = parity.certify(store, again)
+            store.save_certificate(parity.certificate_of(found, self.clock.now(), ""))
+            if not found.ok:
+                self._say_of(ledger, found, ts)
+
+    def _say_of(self, ledger: Ledger, found: Parity, ts: int) -> None:
+        """Note what a comparison found; a difference forbids acting."""
         if found.ok:
             detail = {"upto_seq": found.upto_seq, "outputs_hash": found.outputs_hash}
-            ledger.journal("parity", strategy.root, "replay and store agree", None, ts, detail)
+            ledger.journal("parity", found.root, "replay and store agree", None, ts, detail)
         else:
             self._counts["differences"] += 1
-            ledger.journal("alarm", strategy.root, f"parity: {found.difference}", None, ts, {})
+            ledger.journal("alarm", found.root, f"parity: {found.difference}", None, ts, {})
             if self._feed is not None:
                 self._feed.state.trouble("log", "the log does not replay to what is stored")
 
@@ -663,9 +682,24 @@ def _unfinished(store: Store, strategies: Sequence[Strategy]) -> int | None:
     end = max(ends, default=None)
     if end is None or any(strategy.closed_until < end for strategy in strategies):
         return None
+    if not all(_is_certified(store, strategy) for strategy in strategies):
+        return end
     made = f"kind = 'snapshot' AND \"end\" = make_timestamp_ns({end})"
     there = store.count(f"SELECT count(*) FROM feed_events WHERE {made}")  # noqa: S608 -- a number
     return None if there else end
+
+
+def _is_certified(store: Store, strategy: Strategy) -> bool:
+    """Return whether an account that could change hands now is in a good certificate."""
+    epoch = strategy.fold.epoch
+    if epoch is None:
+        return True
+    try:
+        strategy.fold.engine.account_state()
+    except DataError:
+        return True
+    left = parity.certificate_at_end(store, strategy.root, epoch.number)
+    return left is not None and left.ok and bool(left.state)
 
 
 def _file_of(database: Path) -> Path:

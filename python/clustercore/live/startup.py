@@ -21,6 +21,7 @@ from clustercore.parity import (
     compare,
     frames,
     recommended,
+    uncertified,
     verify,
     without_epoch,
 )
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from clustercore.config import Config
     from clustercore.events import Event
     from clustercore.live.strategy import Strategy
+    from clustercore.parity import Parity
 
 __all__ = ["Restored", "days_needed", "restore", "state_left"]
 
@@ -57,6 +59,8 @@ class Restored:
     new_epoch: bool
     days_short: int = 0
     """How many days of history the new epoch lacks, by what its settings look back on."""
+    agreeing: tuple[Parity, ...] = ()
+    """Ended epochs that agree with the store, and of which no certificate says so yet."""
 
 
 def restore(
@@ -124,23 +128,33 @@ def _restored(
     last = epochs[-1][1]
     horizon = _horizon(store, root)
     difference = lost
+    unsaid = uncertified(store, root)
+    agreeing = []
     for _, epoch in epochs[:-1]:
         _note_rows(strategy, store.inputs(root, epoch.number), horizon)
-        difference = difference or verify(store, root, epoch).difference
+        if difference is None:
+            found = verify(store, root, epoch)
+            difference = found.difference
+            if found.ok and epoch in unsaid:
+                agreeing.append(found)
     if last.engine_version != ENGINE_VERSION:
         difference = difference or verify(store, root, last).difference
         _after_upgrade(store, strategy, last, wanted)
-        return Restored(0, difference, new_epoch=True)
+        return Restored(0, difference, new_epoch=True, agreeing=tuple(agreeing))
     rows = store.inputs(root, last.number)
     with _without_collection():
         caused = _fold_again(strategy, last, rows, see)
     _note_rows(strategy, rows, horizon)
     difference = difference or _difference(store, root, last, rows, caused)
     if (last.config_id, last.sessions_hash) == (wanted.config_id, wanted.sessions_hash):
-        return Restored(rows.height, difference, new_epoch=False)
+        return Restored(rows.height, difference, new_epoch=False, agreeing=tuple(agreeing))
     strategy.pending_epoch = lambda: _successor(store, strategy, wanted, flush)
     return Restored(
-        rows.height, difference, new_epoch=True, days_short=_days_short(store, strategy)
+        rows.height,
+        difference,
+        new_epoch=True,
+        days_short=_days_short(store, strategy),
+        agreeing=tuple(agreeing),
     )
 
 
