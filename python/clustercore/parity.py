@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,6 +36,7 @@ from clustercore.recommend import Recommender, end_of_day
 from clustercore.recommendation import Recommendation
 from clustercore.store import DERIVED, Certificate, Store, contexts_of
 from clustercore.store.rows import event_rows, frame_of, inputs_of
+from clustercore.store.schema import TABLES
 
 if TYPE_CHECKING:
     from clustercore.events import Event
@@ -53,6 +55,7 @@ __all__ = [
     "compare",
     "hash_log",
     "hash_rows",
+    "hash_stored",
     "hindsight",
     "rebuild",
     "recommended",
@@ -498,7 +501,11 @@ def certify(store: Store, made: Replay) -> Parity:
         clustercore_version=version("clustercore"),
         upto_seq=made.upto_seq,
         inputs_hash=made.inputs_hash,
-        outputs_hash=hash_frames(replayed),
+        outputs_hash=_hash_outputs(
+            replayed,
+            contexts_of(made.root, made.epoch.number, replayed["trades"]),
+            made.recommendations,
+        ),
         counts=made.counts | {name: frame.height for name, frame in replayed.items()},
         difference=difference,
     )
@@ -764,22 +771,36 @@ def slippage(store: Store) -> pl.DataFrame:
     )
 
 
-def hash_frames(made: Mapping[str, pl.DataFrame]) -> str:
-    """Return the hash of frames by their values, whatever library wrote them."""
+def hash_stored(store: Store, root: str, number: int) -> str:
+    """Return the hash of everything that is stored of what an epoch caused."""
+    told = [one for one in store.recommendations(root) if one.epoch == number]
+    derived = {name: store.derived(name, root, number) for name in DERIVED}
+    return _hash_outputs(derived, store.contexts(root, number), told)
+
+
+def _hash_outputs(
+    derived: Mapping[str, pl.DataFrame], contexts: pl.DataFrame, told: Sequence[Recommendation]
+) -> str:
+    """Return the hash of what an epoch caused, by its values, whatever library wrote them.
+
+    Whether the market was simulated is no input of the engine, so that it is left out.
+    """
+    rows = [_AS_ROW(replace(one, simulated=False)) for one in told]
+    made = {name: derived[name] for name in DERIVED} | {
+        "contexts": contexts,
+        "recommendations": frame_of("recommendations", rows),
+    }
     digest = hashlib.sha256()
-    for name in DERIVED:
-        digest.update(f"{name} {hash_rows(made[name], [made[name].height])[0]};".encode())
+    for name, frame in made.items():
+        digest.update(f"{name} {hash_rows(frame, [frame.height])[0]};".encode())
     return digest.hexdigest()
 
 
 def _by_hash(store: Store, root: str, epoch: Epoch) -> Parity:
     """Verify an epoch that this engine cannot replay by the hashes its own engine stored."""
-    stored = {name: store.derived(name, root, epoch.number) for name in DERIVED}
     left = [c for c in store.certificates(root) if c.epoch == epoch.number]
     upto = left[-1].upto_seq if left else 0
-    found = hash_frames(
-        {name: frame.filter(pl.col("seq") <= upto) for name, frame in stored.items()}
-    )
+    found = hash_stored(store, root, epoch.number)
     rows = store.inputs(root, epoch.number)
     inputs_hash, difference = altered(store, root, epoch, rows)
     if difference is not None:
@@ -788,6 +809,8 @@ def _by_hash(store: Store, root: str, epoch: Epoch) -> Parity:
         difference = f"engine version {epoch.engine_version} left no certificate to compare with"
     elif not left[-1].ok:
         difference = f"already at its last certificate (input {upto}) replay and store differed"
+    elif (behind := _first_behind(store, root, epoch.number, upto)) is not None:
+        difference = f"{behind} has rows of inputs after {upto}, the last that was certified"
     elif found != left[-1].outputs_hash:
         difference = f"the rows up to input {upto} have another hash than when they were certified"
     return Parity(
@@ -799,10 +822,20 @@ def _by_hash(store: Store, root: str, epoch: Epoch) -> Parity:
         upto_seq=upto,
         inputs_hash=inputs_hash,
         outputs_hash=found,
-        counts={name: frame.height for name, frame in stored.items()},
+        counts={name: store.derived(name, root, epoch.number).height for name in DERIVED},
         difference=difference,
         note=f"by the hashes that engine version {epoch.engine_version} stored",
     )
+
+
+def _first_behind(store: Store, root: str, number: int, upto: int) -> str | None:
+    """Return the first table with rows of an epoch that came after an input, or None."""
+    for name in DERIVED:
+        if store.derived(name, root, number).filter(pl.col("seq") > upto).height:
+            return name
+    told = store.recommendations(root)
+    behind = any(one.epoch == number and one.seq > upto for one in told)
+    return "recommendations" if behind else None
 
 
 def _nothing_known(root: str, number: int, difference: str) -> Parity:
@@ -844,6 +877,7 @@ def _as_stored(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 _CHUNK = 4096
+_AS_ROW = attrgetter(*TABLES["recommendations"].names)
 # Rows of a log between two looks at whether to go on.
 _ROWS = 65_536
 _NO_ORDERS = pl.DataFrame(schema={"trade_id": pl.String, "entry_price": pl.Float64})

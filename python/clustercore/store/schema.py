@@ -349,7 +349,11 @@ _CERTIFICATES: Final = Table(
         *_CAUSE[1:],
         Column("upto_seq", _BIGINT, "Last input compared."),
         Column("inputs_hash", _TEXT, "Hash of what was consumed."),
-        Column("outputs_hash", _TEXT, "Hash of every row that came out."),
+        Column(
+            "outputs_hash",
+            _TEXT,
+            "Hash of every row that came out, contexts and recommendations (`simulated` aside) too.",
+        ),
         Column("made_at", TIME, "When."),
         Column("engine_version", _TEXT, "Engine that compared."),
         Column("clustercore_version", _TEXT, "Package that compared."),
