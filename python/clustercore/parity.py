@@ -679,7 +679,9 @@ def hindsight(store: Store, root: str, epoch: Epoch) -> pl.DataFrame:
             # What came before a bar is of its minute.
             minute = int(item.ts[0] - item.ts[0] % epoch.interval_ns)
             prints.setdefault((item.symbol, minute), []).append(item)
-        elif isinstance(item, Epoch | WarmUp | Carry | Operator | ContractChange):
+        elif isinstance(item, Epoch | WarmUp | Carry | Operator | ContractChange) or not complete:
+            # A closing before the first bar ends the session of the warm-up; the others follow
+            # from the bars.
             others.setdefault(len(complete), []).append(item)
     fold = Fold(root, StoredLog(store))
     trades: list[Event] = []
@@ -689,7 +691,9 @@ def hindsight(store: Store, root: str, epoch: Epoch) -> pl.DataFrame:
                 fold.apply(one)
         try:
             caused = fold.apply(item)
-        except ClusterCoreError as error:
+        except DataError as error:
+            if not isinstance(item, Bar):
+                raise
             _LOG.info("with complete data, a bar is refused: %s", error)
             continue
         trades += [event for event in caused if type(event).__name__ == "Trade"]

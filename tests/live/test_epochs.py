@@ -201,6 +201,29 @@ def test_each_epoch_replays_under_its_own_configuration(changed: tuple[Run, list
     assert not any(one.note for one in found)
 
 
+def test_complete_data_change_nothing_where_every_bar_came_in_time(
+    changed: tuple[Run, list[int]],
+) -> None:
+    run, _ = changed
+    with Store.open(run.database, create=False, read_only=True) as store:
+        for _, epoch in store.epochs("ES"):
+            assert store.derived("trades", "ES", epoch.number).height
+            assert parity.hindsight(store, "ES", epoch).is_empty()
+
+
+def test_an_account_that_cannot_be_taken_over_in_hindsight_is_no_answer(
+    changed: tuple[Run, list[int]], tmp_path: Path
+) -> None:
+    run, _ = changed
+    database = tmp_path / run.database.name
+    shutil.copy(run.database, database)
+    change(database, "UPDATE inputs SET detail = '{}' WHERE kind = 'carry'")
+    with Store.open(database, create=False, read_only=True) as store:
+        _, (_, second) = store.epochs("ES")
+        with pytest.raises(DataError):
+            parity.hindsight(store, "ES", second)
+
+
 def test_a_restart_after_the_change_finds_everything_equal(
     changed: tuple[Run, list[int]],
 ) -> None:

@@ -352,7 +352,7 @@ _CERTIFICATES: Final = Table(
         Column(
             "outputs_hash",
             _TEXT,
-            "Hash of every row that came out, contexts and recommendations (`simulated` aside) too.",
+            "Hash of every row that came out; of recommendations without `simulated`.",
         ),
         Column("made_at", TIME, "When."),
         Column("engine_version", _TEXT, "Engine that compared."),
