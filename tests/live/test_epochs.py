@@ -26,7 +26,7 @@ from clustercore.live.runner import LiveRunner
 from clustercore.live.startup import days_needed
 from clustercore.live.strategy import Calendar
 from clustercore.recommendation import Recommendation
-from clustercore.sessions import load_sessions
+from clustercore.sessions import Sessions, load_sessions
 from clustercore.store import DERIVED, Certificate, FeedEvent, Store
 from clustercore.store.schema import TABLES
 from tests.live.harness import ACTIVE, HOLD, Run, assert_parity, derived, live, part
@@ -436,6 +436,54 @@ def test_a_start_after_a_mended_difference_certifies_the_session_again(
     left = at_end(database, 1)
     assert left is not None
     assert left.ok
+
+
+def closing_at(row: int, close: int) -> Sessions:
+    """Return the session table with one session that closes at another time."""
+    table = load_sessions().frame
+    moment = pl.from_epoch(pl.Series([close]), "ns").dt.replace_time_zone("UTC")[0]
+    closes = table["close"].to_list()
+    closes[row] = moment
+    parts = [pl.Series("close", closes, dtype=table.schema["close"])]
+    for name in ("halts", "hours"):
+        spans = table[name].to_list()
+        spans[row] = [
+            {"start": span["start"], "end": min(span["end"], close)}
+            for span in spans[row]
+            if span["start"] < close
+        ]
+        parts.append(pl.Series(name, spans, dtype=table.schema[name]))
+    return Sessions(table.with_columns(parts))
+
+
+def test_an_upgrade_with_a_later_close_takes_the_rest_of_the_session(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, rows = three_sessions(thin=False)
+    early = CALENDAR.closes[rows[1]] - 60 * MINUTE_NS
+    with monkeypatch.context() as patched:
+        table = closing_at(rows[1], early)
+        patched.setattr("clustercore.live.runner.load_sessions", lambda *_, **__: table)
+        first = run_until(data, tmp_path, early, BEFORE)
+    write_as_old_engine(first.database)
+    # Stopped and started once more within the hour that the old table did not know.
+    middle = early + 30 * MINUTE_NS
+    assert_acts(run_until(data, tmp_path, middle, BEFORE, start=early))
+    second = run_on(data, tmp_path, middle, BEFORE)
+    assert second.code == 0
+    bars = {
+        epoch: [item for item in entries_of(second.database, epoch) if isinstance(item, Bar)]
+        for epoch in (1, 2, 3)
+    }
+    assert all(bar.consumed for taken in bars.values() for bar in taken)
+    assert {CALENDAR.session(bar.ts_event) for bar in bars[2]} == {rows[1]}
+    assert len(bars[2]) == 60
+    assert {CALENDAR.session(bar.ts_event) for bar in bars[3]} == {rows[2]}
+    assert len(assert_parity(second.database)) == 3
+    with Store.open(second.database, create=False, read_only=True) as store:
+        one, two, three = (epoch for _, epoch in store.epochs("ES"))
+    assert one.sessions_hash == two.sessions_hash != three.sessions_hash
+    assert OLD_VERSION == one.engine_version != two.engine_version == three.engine_version
 
 
 @pytest.fixture(scope="module")

@@ -357,8 +357,8 @@ class LiveRunner:
         return strategy
 
     def _begin_epoch(self, ledger: Ledger, strategy: Strategy, epoch: Epoch) -> None:
-        # Its own settings: an epoch goes on to its session's end under the configuration it had.
-        recommender = parity.recommender_of(epoch, strategy.calendar.sessions)
+        # Its own settings and table: an epoch goes on to its session's end under what it had.
+        recommender = parity.recommender_of(epoch, strategy.fold.log.sessions(epoch.sessions_hash))
         recommender.simulated = self._feed is not None and self._feed.simulated
         ledger.recommenders[strategy.root] = recommender
 

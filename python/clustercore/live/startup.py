@@ -7,7 +7,7 @@ import gc
 import logging
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -15,6 +15,7 @@ import polars as pl
 from clustercore.engine import ENGINE_VERSION
 from clustercore.errors import DataError
 from clustercore.inputs import Carry, Closed, Entry, Epoch, Input, WarmUp
+from clustercore.live.strategy import Calendar
 from clustercore.parity import (
     altered,
     certificate_at_end,
@@ -139,7 +140,7 @@ def _restored(
                 agreeing.append(found)
     if last.engine_version != ENGINE_VERSION:
         difference = difference or verify(store, root, last).difference
-        _after_upgrade(store, strategy, last, wanted)
+        _after_upgrade(store, strategy, last, wanted, flush)
         return Restored(0, difference, new_epoch=True, agreeing=tuple(agreeing))
     rows = store.inputs(root, last.number)
     with _without_collection():
@@ -238,10 +239,12 @@ def _successor(
         state = strategy.fold.engine.account_state()
     except DataError:
         return None
-    return _begin_with(store, strategy, wanted, state)
+    return _begin_with(store, strategy, wanted, state, strategy.calendar)
 
 
-def _begin_with(store: Store, strategy: Strategy, wanted: Epoch, state: str) -> list[Input]:
+def _begin_with(
+    store: Store, strategy: Strategy, wanted: Epoch, state: str, calendar: Calendar
+) -> list[Input]:
     number = store.epochs(strategy.root)[-1][1].number + 1
     items: list[Input] = [
         Epoch(
@@ -259,19 +262,40 @@ def _begin_with(store: Store, strategy: Strategy, wanted: Epoch, state: str) -> 
         bars = store.last_bars(strategy.root, since)
         first = bars.filter(~pl.col("context"))["seq"]
         items.append(WarmUp(int(first[0]), int(bars["seq"][-1])))
-        session = strategy.calendar.session(strategy.last_bar.ts_event)
-        if session is not None:
-            items.append(Closed(strategy.calendar.closes[session], "session"))
+        close = _close_after(strategy.last_bar.ts_event, calendar)
+        if close is not None:
+            items.append(Closed(close, "session"))
     items.append(Carry(state))
     return items
 
 
-def _after_upgrade(store: Store, strategy: Strategy, last: Epoch, wanted: Epoch) -> None:
-    """Begin an epoch after another engine version, from what it left at its session's end."""
+def _close_after(ts: int, calendar: Calendar) -> int | None:
+    """Return the end of the session that a bar is in, None outside of all."""
+    session = calendar.session(ts)
+    return None if session is None else calendar.closes[session]
+
+
+def _after_upgrade(
+    store: Store, strategy: Strategy, last: Epoch, wanted: Epoch, flush: Callable[[], None]
+) -> None:
+    """Begin an epoch after another engine version, from what it left at its session's end.
+
+    Where that session goes on by another table, the epoch runs to the session's end under the table
+    that it ended by, and the table waits as another configuration does.
+    """
     root = strategy.root
     state = state_left(store, root)
     _note_rows(strategy, store.inputs(root, last.number), _horizon(store, root))
-    strategy.begin(_begin_with(store, strategy, wanted, state))
+    calendar = strategy.calendar
+    bar = strategy.last_bar
+    close = None if bar is None else _close_after(bar.ts_event, calendar)
+    if close is not None and close > strategy.closed_until:
+        calendar = Calendar(store.sessions(last.sessions_hash))
+        strategy.pending_epoch = lambda: _successor(store, strategy, wanted, flush)
+        wanted_now = replace(wanted, sessions_hash=last.sessions_hash)
+    else:
+        wanted_now = wanted
+    strategy.begin(_begin_with(store, strategy, wanted_now, state, calendar))
 
 
 def state_left(store: Store, root: str) -> str:
