@@ -23,6 +23,7 @@ from clustercore.gateway import GatewayData, sample_parent_data
 from clustercore.inputs import Bar, Carry, Closed, Epoch, Input, WarmUp
 from clustercore.live.projections import LATEST, LOG
 from clustercore.live.runner import LiveRunner
+from clustercore.live.settings import LiveSettings
 from clustercore.live.startup import days_needed
 from clustercore.live.strategy import Calendar
 from clustercore.recommendation import Recommendation
@@ -484,6 +485,59 @@ def test_an_upgrade_with_a_later_close_takes_the_rest_of_the_session(
         one, two, three = (epoch for _, epoch in store.epochs("ES"))
     assert one.sessions_hash == two.sessions_hash != three.sessions_hash
     assert OLD_VERSION == one.engine_version != two.engine_version == three.engine_version
+
+
+def start_and_stop(database: Path) -> int:
+    """Start between two sessions, and stop before anything is heard."""
+    settings = LiveSettings(gateway="127.0.0.1:9", historical="none")
+    runner = LiveRunner(BEFORE, [SYMBOL], database=database, settings=settings)
+    runner.stop()
+    return runner.run()
+
+
+def test_a_halt_that_was_ended_after_the_close_does_not_forbid_an_upgrade(tmp_path: Path) -> None:
+    data, rows = three_sessions(thin=False)
+    close = CALENDAR.closes[rows[1]]
+    sent: list[concurrent.futures.Future[Any]] = []
+
+    def reset(runner: LiveRunner, _: FeedEvent) -> bool:
+        if not sent:
+            sent.append(runner.commands.submit("reset-halt", {}))
+        return False
+
+    run_until(data, tmp_path, close, BEFORE)
+    second = run_until(data, tmp_path, close, BEFORE, start=close - MINUTE_NS, stop_when=reset)
+    assert sent[0].result(timeout=0) == {"reset": ["ES"]}
+    write_as_old_engine(second.database)
+    assert_acts(run_on(data, tmp_path, close, BEFORE))
+    assert_parity(second.database)
+
+
+def test_an_engine_is_upgraded_twice_between_two_sessions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, rows = three_sessions(thin=False)
+    close = CALENDAR.closes[rows[1]]
+    database = run_until(data, tmp_path, close, BEFORE).database
+    write_as_old_engine(database)
+    assert start_and_stop(database) == 0
+    for module in ("fold", "live.startup", "parity"):
+        monkeypatch.setattr(f"clustercore.{module}.ENGINE_VERSION", "later")
+    assert_acts(run_on(data, tmp_path, close, BEFORE))
+    assert [one.engine_version for one in assert_parity(database)] == [
+        OLD_VERSION,
+        ENGINE_VERSION,
+        "later",
+    ]
+
+
+def test_what_stands_between_two_sessions_is_certified_at_a_stop(tmp_path: Path) -> None:
+    database = tmp_path / "live.duckdb"
+    assert start_and_stop(database) == 0
+    write_as_old_engine(database)
+    data, _ = three_sessions(thin=False)
+    assert start_and_stop(database) == 0
+    assert_acts(run_on(data, tmp_path, data.span[0], BEFORE))
 
 
 @pytest.fixture(scope="module")

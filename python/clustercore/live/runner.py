@@ -11,6 +11,7 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,6 +61,8 @@ _MB = 1_000_000
 _MOST_WAITING = 5_000
 _SLOW_CHECK_S = 5.0
 _STATUS_S = 0.2
+# Who asked for a stop waits for a certificate so long.
+_LAST_WORD_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -174,6 +177,7 @@ class LiveRunner:
         self._accounts: dict[str, _Account] = {}
         self._of_session: dict[str, list[Cluster | Trade]] = {}
         self._agreeing: list[Parity] = []
+        self._upgraded: list[Strategy] = []
         self._counts = {"replayed": 0, "recommendations": 0, "differences": 0}
         self._status = Status(
             state="IDLE",
@@ -274,6 +278,9 @@ class LiveRunner:
         feed.on_session_end = lambda ts: self._session_end(store, ledger, ts)
         if not agrees:
             feed.state.trouble("log", "the log does not replay to what is stored")
+        if self._upgraded:
+            # The next upgrade may come before a session has gone by.
+            self._certify_ends(store, ledger, self._upgraded)
         ended = _unfinished(store, strategies)
         if agrees and ended is not None:
             self._finish_session(store, ledger, strategies, ended)
@@ -283,6 +290,7 @@ class LiveRunner:
         try:
             feed.run()
             ledger.commit()
+            self._certify_ends(store, ledger, strategies)
         except StoreError as error:
             # What was not written is replayed after the next start.
             feed.state.go(FATAL, str(error))
@@ -344,6 +352,8 @@ class LiveRunner:
         found = restore(store, strategy, wanted, flush=ledger.commit, see=see)
         self._counts["replayed"] += found.replayed
         self._agreeing += found.agreeing
+        if found.after_upgrade:
+            self._upgraded.append(strategy)
         if found.difference is not None:
             self._counts["differences"] += 1
             problem = f"the log does not replay to what is stored: {found.difference}"
@@ -431,6 +441,8 @@ class LiveRunner:
                 done = self._enter_operator("reset_halt", command.arguments.get("root"))
                 ledger.commit()
                 command.done(reset=done)
+                if feed is not None:
+                    self._certify_ends(store, ledger, list(feed.strategies.values()))
             elif command.name == "snapshot":
                 ledger.commit()
                 command.done(path=str(store.snapshot()))
@@ -506,13 +518,38 @@ class LiveRunner:
             ledger.journal("snapshot", None, "a copy for readers", None, ts, {"path": str(path)})
         ledger.commit()
 
-    def _between(self) -> None:
-        """Let a long replay be watched, and ended by whoever wants to stop."""
+    def _certify_ends(self, store: Store, ledger: Ledger, strategies: Sequence[Strategy]) -> None:
+        """Certify accounts that stand between two sessions, and whose newest word is in none.
+
+        Only from a certificate does another engine version go on.
+        """
+        if self._counts["differences"]:
+            return
+        between = partial(self._between, self._wall.stamp())
+        try:
+            for strategy in strategies:
+                if not _is_certified(store, strategy):
+                    self._certify(store, ledger, strategy, strategy.closed_until, between)
+        except _StopAskedError:
+            return
+        except ClusterCoreError as error:
+            ledger.journal("alarm", None, f"no certificate: {error}", None, None, {})
+        ledger.commit()
+
+    def _between(self, began: int | None = None) -> None:
+        """Let a long replay be watched, and ended by whoever wants to stop: soon after it began."""
         self._notifier.beat()
-        if self._stop_asked:
+        if self._stop_asked and (began is None or self._wall.since(began) > _LAST_WORD_S):
             raise _StopAskedError
 
-    def _certify(self, store: Store, ledger: Ledger, strategy: Strategy, ts: int) -> None:
+    def _certify(
+        self,
+        store: Store,
+        ledger: Ledger,
+        strategy: Strategy,
+        ts: int,
+        between: Callable[[], None] | None = None,
+    ) -> None:
         epoch = strategy.fold.epoch
         if epoch is None:
             return
@@ -523,7 +560,7 @@ class LiveRunner:
                 raise
             # A session of the table that waits ended in the middle of the engine's own.
             return
-        again = parity.replay(store, strategy.root, epoch, self._between)
+        again = parity.replay(store, strategy.root, epoch, between or self._between)
         found = self.parities[strategy.root] = parity.certify(store, again)
         store.save_certificate(parity.certificate_of(found, self.clock.now(), state))
         self._say_of(ledger, found, ts)

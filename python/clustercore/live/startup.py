@@ -60,6 +60,8 @@ class Restored:
     new_epoch: bool
     days_short: int = 0
     """How many days of history the new epoch lacks, by what its settings look back on."""
+    after_upgrade: bool = False
+    """Whether that epoch has begun, from what another engine version left."""
     agreeing: tuple[Parity, ...] = ()
     """Ended epochs that agree with the store, and of which no certificate says so yet."""
 
@@ -141,7 +143,7 @@ def _restored(
     if last.engine_version != ENGINE_VERSION:
         difference = difference or verify(store, root, last).difference
         _after_upgrade(store, strategy, last, wanted, flush)
-        return Restored(0, difference, new_epoch=True, agreeing=tuple(agreeing))
+        return Restored(0, difference, new_epoch=True, after_upgrade=True, agreeing=tuple(agreeing))
     rows = store.inputs(root, last.number)
     with _without_collection():
         caused = _fold_again(strategy, last, rows, see)
