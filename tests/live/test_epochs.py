@@ -20,7 +20,8 @@ from clustercore import parity
 from clustercore.engine import ENGINE_VERSION
 from clustercore.errors import DataError
 from clustercore.gateway import GatewayData, sample_parent_data
-from clustercore.inputs import Bar, Carry, Closed, Epoch, Input, WarmUp
+from clustercore.inputs import Bar, Carry, Closed, Entry, Epoch, Input, Operator, WarmUp
+from clustercore.live.control import ControlError
 from clustercore.live.projections import LATEST, LOG
 from clustercore.live.runner import LiveRunner
 from clustercore.live.settings import LiveSettings
@@ -28,7 +29,7 @@ from clustercore.live.startup import days_needed
 from clustercore.live.strategy import Calendar
 from clustercore.recommendation import Recommendation
 from clustercore.sessions import Sessions, load_sessions
-from clustercore.store import DERIVED, Certificate, FeedEvent, Store
+from clustercore.store import DERIVED, Certificate, FeedEvent, Store, StoreError
 from clustercore.store.schema import TABLES
 from tests.live.harness import ACTIVE, HOLD, Run, assert_parity, derived, live, part
 from tests.live.killed import CONFIG
@@ -511,6 +512,59 @@ def test_a_halt_that_was_ended_after_the_close_does_not_forbid_an_upgrade(tmp_pa
     write_as_old_engine(second.database)
     assert_acts(run_on(data, tmp_path, close, BEFORE))
     assert_parity(second.database)
+
+
+@pytest.mark.parametrize("command", ["reset-halt", "stop"])
+def test_a_command_that_cannot_be_written_is_not_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    data, rows = three_sessions(thin=False)
+    close = CALENDAR.closes[rows[1]]
+    database = run_until(data, tmp_path, close, BEFORE).database
+    operators = pl.col("kind") == "operator"
+    with Store.open(database, create=False, read_only=True) as store:
+        before = store.inputs("ES").filter(operators)
+    written = Store.commit
+    sent: list[concurrent.futures.Future[Any]] = []
+
+    def full(store: Store, entries: Sequence[Entry], **rest: Any) -> None:
+        if any(isinstance(entry.item, Operator) for entry in entries):
+            raise StoreError("the disk is full", reason="disk_full", file=store.path)
+        written(store, entries, **rest)
+
+    def ask(runner: LiveRunner, _: FeedEvent) -> bool:
+        if not sent:
+            sent.append(runner.commands.submit(command, {}))
+        return False
+
+    monkeypatch.setattr(Store, "commit", full)
+    with pytest.raises(StoreError, match="the disk is full"):
+        run_until(data, tmp_path, close, BEFORE, start=close - MINUTE_NS, stop_when=ask)
+    with pytest.raises(ControlError, match="it is not done, and the process ends"):
+        sent[0].result(timeout=0)
+    with Store.open(database, create=False, read_only=True) as store:
+        assert store.inputs("ES").filter(operators).equals(before)
+
+
+def test_a_snapshot_that_cannot_be_made_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, rows = three_sessions(thin=False)
+    sent: list[concurrent.futures.Future[Any]] = []
+
+    def full(store: Store) -> Path:
+        raise StoreError("the disk is full", reason="disk_full", file=store.path)
+
+    def ask(runner: LiveRunner, event: FeedEvent) -> bool:
+        if event.kind == "connecting" and not sent:
+            sent.append(runner.commands.submit("snapshot", {}))
+        return False
+
+    monkeypatch.setattr(Store, "snapshot", full)
+    run = run_until(data, tmp_path, CALENDAR.closes[rows[0]], BEFORE, stop_when=ask)
+    assert run.code == 0
+    with pytest.raises(ControlError, match="the disk is full"):
+        sent[0].result(timeout=0)
 
 
 def test_an_engine_is_upgraded_twice_between_two_sessions(

@@ -448,6 +448,14 @@ class LiveRunner:
                 command.done(path=str(store.snapshot()))
             else:
                 command.fail(f"no such command: {command.name}")
+        except StoreError as error:
+            if not ledger.waiting:
+                command.fail(str(error))
+                return
+            # The engine has done it and the store does not know: as after any commit that fails,
+            # the process ends, and the next one goes on from what is written.
+            command.fail(f"{error}; it is not done, and the process ends")
+            raise
         except ClusterCoreError as error:
             command.fail(str(error))
 
