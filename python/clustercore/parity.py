@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,6 +36,7 @@ from clustercore.recommend import Recommender, end_of_day
 from clustercore.recommendation import Recommendation
 from clustercore.store import DERIVED, Certificate, Store, contexts_of
 from clustercore.store.rows import event_rows, frame_of, inputs_of
+from clustercore.store.schema import TABLES
 
 if TYPE_CHECKING:
     from clustercore.events import Event
@@ -47,17 +49,20 @@ __all__ = [
     "Replay",
     "StoredLog",
     "altered",
+    "certificate_at_end",
     "certificate_of",
     "check",
     "compare",
     "hash_log",
     "hash_rows",
+    "hash_stored",
     "hindsight",
     "rebuild",
     "recommended",
     "recommender_of",
     "replay",
     "slippage",
+    "uncertified",
     "verify",
     "without_epoch",
 ]
@@ -496,7 +501,11 @@ def certify(store: Store, made: Replay) -> Parity:
         clustercore_version=version("clustercore"),
         upto_seq=made.upto_seq,
         inputs_hash=made.inputs_hash,
-        outputs_hash=hash_frames(replayed),
+        outputs_hash=_hash_outputs(
+            replayed,
+            contexts_of(made.root, made.epoch.number, replayed["trades"]),
+            made.recommendations,
+        ),
         counts=made.counts | {name: frame.height for name, frame in replayed.items()},
         difference=difference,
     )
@@ -553,6 +562,30 @@ def certificate_of(parity: Parity, made_at: int, state: str) -> Certificate:
     )
 
 
+def certificate_at_end(store: Store, root: str, number: int) -> Certificate | None:
+    """Return the newest certificate of an epoch when its engine took nothing since, or None."""
+    made = [one for one in store.certificates(root) if one.epoch == number]
+    if not made:
+        return None
+    since = store.inputs(root, number, after=made[-1].upto_seq)
+    stopped = (pl.col("kind") == "operator") & (pl.col("reason") == "stop")
+    taken = since.filter(~stopped & pl.col("consumed").fill_null(value=True))
+    return made[-1] if taken.is_empty() else None
+
+
+def uncertified(store: Store, root: str) -> list[Epoch]:
+    """Return the ended epochs of this engine version whose end no good certificate covers.
+
+    A later version cannot replay them, and can trust them by a certificate only.
+    """
+    found = []
+    for _, epoch in store.epochs(root)[:-1]:
+        left = certificate_at_end(store, root, epoch.number)
+        if epoch.engine_version == ENGINE_VERSION and (left is None or not left.ok):
+            found.append(epoch)
+    return found
+
+
 @dataclass(frozen=True)
 class Rebuilt:
     """What making the derived tables again did.
@@ -569,13 +602,17 @@ class Rebuilt:
     deleted: int
 
 
-def rebuild(store: Store) -> Rebuilt:
-    """Make the derived tables again from the inputs, one epoch a transaction.
+def rebuild(store: Store, now: int | None = None) -> Rebuilt:
+    """Make the derived tables again from the inputs, one epoch a transaction, and certify them.
+
+    An epoch whose inputs contradict a certificate gets no other.
 
     Parameters
     ----------
     store : Store
         The store. Epochs of another engine version stay as they are.
+    now : int, optional
+        When that is, ns UTC; when the file was written last when left out.
 
     Raises
     ------
@@ -589,6 +626,7 @@ def rebuild(store: Store) -> Rebuilt:
             "of a log that lost a part, so go back to a snapshot",
             file=str(store.path),
         )
+    made_at = store.path.stat().st_mtime_ns if now is None else now
     deleted = store.delete_strays()
     found = []
     for root in roots(store):
@@ -600,8 +638,19 @@ def rebuild(store: Store) -> Rebuilt:
             simulated = {one.id for one in store.recommendations(root) if one.simulated}
             told = [replace(one, simulated=one.id in simulated) for one in made.recommendations]
             store.replace_derived(root, epoch.number, frames(made.entries, epoch), told)
+            if made.altered is None:
+                agreeing = replace(parity, difference=None)
+                store.save_certificate(certificate_of(agreeing, made_at, _state_of(made)))
             found.append(parity)
     return Rebuilt(found, deleted)
+
+
+def _state_of(made: Replay) -> str:
+    """Return the account at the end of a replay; empty within a session."""
+    try:
+        return made.fold.engine.account_state()
+    except DataError:
+        return ""
 
 
 def roots(store: Store) -> list[str]:
@@ -631,7 +680,9 @@ def hindsight(store: Store, root: str, epoch: Epoch) -> pl.DataFrame:
             # What came before a bar is of its minute.
             minute = int(item.ts[0] - item.ts[0] % epoch.interval_ns)
             prints.setdefault((item.symbol, minute), []).append(item)
-        elif isinstance(item, Epoch | WarmUp | Carry | Operator | ContractChange):
+        elif isinstance(item, Epoch | WarmUp | Carry | Operator | ContractChange) or not complete:
+            # A closing before the first bar ends the session of the warm-up; the others follow
+            # from the bars.
             others.setdefault(len(complete), []).append(item)
     fold = Fold(root, StoredLog(store))
     trades: list[Event] = []
@@ -641,7 +692,9 @@ def hindsight(store: Store, root: str, epoch: Epoch) -> pl.DataFrame:
                 fold.apply(one)
         try:
             caused = fold.apply(item)
-        except ClusterCoreError as error:
+        except DataError as error:
+            if not isinstance(item, Bar):
+                raise
             _LOG.info("with complete data, a bar is refused: %s", error)
             continue
         trades += [event for event in caused if type(event).__name__ == "Trade"]
@@ -723,22 +776,36 @@ def slippage(store: Store) -> pl.DataFrame:
     )
 
 
-def hash_frames(made: Mapping[str, pl.DataFrame]) -> str:
-    """Return the hash of frames by their values, whatever library wrote them."""
+def hash_stored(store: Store, root: str, number: int) -> str:
+    """Return the hash of everything that is stored of what an epoch caused."""
+    told = [one for one in store.recommendations(root) if one.epoch == number]
+    derived = {name: store.derived(name, root, number) for name in DERIVED}
+    return _hash_outputs(derived, store.contexts(root, number), told)
+
+
+def _hash_outputs(
+    derived: Mapping[str, pl.DataFrame], contexts: pl.DataFrame, told: Sequence[Recommendation]
+) -> str:
+    """Return the hash of what an epoch caused, by its values, whatever library wrote them.
+
+    Whether the market was simulated is no input of the engine, so that it is left out.
+    """
+    rows = [_AS_ROW(replace(one, simulated=False)) for one in told]
+    made = {name: derived[name] for name in DERIVED} | {
+        "contexts": contexts,
+        "recommendations": frame_of("recommendations", rows),
+    }
     digest = hashlib.sha256()
-    for name in DERIVED:
-        digest.update(f"{name} {hash_rows(made[name], [made[name].height])[0]};".encode())
+    for name, frame in made.items():
+        digest.update(f"{name} {hash_rows(frame, [frame.height])[0]};".encode())
     return digest.hexdigest()
 
 
 def _by_hash(store: Store, root: str, epoch: Epoch) -> Parity:
     """Verify an epoch that this engine cannot replay by the hashes its own engine stored."""
-    stored = {name: store.derived(name, root, epoch.number) for name in DERIVED}
     left = [c for c in store.certificates(root) if c.epoch == epoch.number]
     upto = left[-1].upto_seq if left else 0
-    found = hash_frames(
-        {name: frame.filter(pl.col("seq") <= upto) for name, frame in stored.items()}
-    )
+    found = hash_stored(store, root, epoch.number)
     rows = store.inputs(root, epoch.number)
     inputs_hash, difference = altered(store, root, epoch, rows)
     if difference is not None:
@@ -747,6 +814,8 @@ def _by_hash(store: Store, root: str, epoch: Epoch) -> Parity:
         difference = f"engine version {epoch.engine_version} left no certificate to compare with"
     elif not left[-1].ok:
         difference = f"already at its last certificate (input {upto}) replay and store differed"
+    elif (behind := _first_behind(store, root, epoch.number, upto)) is not None:
+        difference = f"{behind} has rows of inputs after {upto}, the last that was certified"
     elif found != left[-1].outputs_hash:
         difference = f"the rows up to input {upto} have another hash than when they were certified"
     return Parity(
@@ -758,10 +827,20 @@ def _by_hash(store: Store, root: str, epoch: Epoch) -> Parity:
         upto_seq=upto,
         inputs_hash=inputs_hash,
         outputs_hash=found,
-        counts={name: frame.height for name, frame in stored.items()},
+        counts={name: store.derived(name, root, epoch.number).height for name in DERIVED},
         difference=difference,
         note=f"by the hashes that engine version {epoch.engine_version} stored",
     )
+
+
+def _first_behind(store: Store, root: str, number: int, upto: int) -> str | None:
+    """Return the first table with rows of an epoch that came after an input, or None."""
+    for name in DERIVED:
+        if store.derived(name, root, number).filter(pl.col("seq") > upto).height:
+            return name
+    told = store.recommendations(root)
+    behind = any(one.epoch == number and one.seq > upto for one in told)
+    return "recommendations" if behind else None
 
 
 def _nothing_known(root: str, number: int, difference: str) -> Parity:
@@ -803,6 +882,7 @@ def _as_stored(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 _CHUNK = 4096
+_AS_ROW = attrgetter(*TABLES["recommendations"].names)
 # Rows of a log between two looks at whether to go on.
 _ROWS = 65_536
 _NO_ORDERS = pl.DataFrame(schema={"trade_id": pl.String, "entry_price": pl.Float64})

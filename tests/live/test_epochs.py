@@ -7,7 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,19 @@ import pytest
 import clustercore as cc
 from clustercore import parity
 from clustercore.engine import ENGINE_VERSION
+from clustercore.errors import DataError
 from clustercore.gateway import GatewayData, sample_parent_data
-from clustercore.inputs import Bar, Carry, Closed, Epoch, Input, WarmUp
+from clustercore.inputs import Bar, Carry, Closed, Entry, Epoch, Input, Operator, WarmUp
+from clustercore.live.control import ControlError
 from clustercore.live.projections import LATEST, LOG
 from clustercore.live.runner import LiveRunner
+from clustercore.live.settings import LiveSettings
 from clustercore.live.startup import days_needed
 from clustercore.live.strategy import Calendar
 from clustercore.recommendation import Recommendation
-from clustercore.sessions import load_sessions
-from clustercore.store import DERIVED, FeedEvent, Store
+from clustercore.sessions import Sessions, load_sessions
+from clustercore.store import DERIVED, Certificate, FeedEvent, Store, StoreError
+from clustercore.store.schema import TABLES
 from tests.live.harness import ACTIVE, HOLD, Run, assert_parity, derived, live, part
 from tests.live.killed import CONFIG
 from tests.live.test_feed_behaviours import (
@@ -51,6 +55,7 @@ AFTER = BEFORE.override(
     {"cluster.threshold": 1.1, "exit.max_hold_minutes": 6, "costs.slippage_ticks": 2.0}
 )
 OLD_VERSION = "0"
+NET_OF_FIRST_TRADE = "UPDATE trades SET net = net + ? WHERE seq = (SELECT min(seq) FROM trades)"
 CALENDAR = Calendar(load_sessions())
 
 
@@ -198,6 +203,29 @@ def test_each_epoch_replays_under_its_own_configuration(changed: tuple[Run, list
     assert not any(one.note for one in found)
 
 
+def test_complete_data_change_nothing_where_every_bar_came_in_time(
+    changed: tuple[Run, list[int]],
+) -> None:
+    run, _ = changed
+    with Store.open(run.database, create=False, read_only=True) as store:
+        for _, epoch in store.epochs("ES"):
+            assert store.derived("trades", "ES", epoch.number).height
+            assert parity.hindsight(store, "ES", epoch).is_empty()
+
+
+def test_an_account_that_cannot_be_taken_over_in_hindsight_is_no_answer(
+    changed: tuple[Run, list[int]], tmp_path: Path
+) -> None:
+    run, _ = changed
+    database = tmp_path / run.database.name
+    shutil.copy(run.database, database)
+    change(database, "UPDATE inputs SET detail = '{}' WHERE kind = 'carry'")
+    with Store.open(database, create=False, read_only=True) as store:
+        _, (_, second) = store.epochs("ES")
+        with pytest.raises(DataError):
+            parity.hindsight(store, "ES", second)
+
+
 def test_a_restart_after_the_change_finds_everything_equal(
     changed: tuple[Run, list[int]],
 ) -> None:
@@ -217,36 +245,29 @@ def test_a_restart_after_the_change_finds_everything_equal(
 
 
 def write_as_old_engine(database: Path) -> None:
-    """Let a store say that another engine version wrote its last epoch."""
+    """Let a store say that another engine version wrote all of it, and certified it."""
     connection = duckdb.connect(str(database))
     try:
-        ((seq, detail),) = connection.execute(
-            "SELECT seq, detail FROM inputs WHERE kind = 'epoch'"
-        ).fetchall()
-        epoch = json.loads(detail) | {"engine_version": OLD_VERSION}
-        connection.execute("UPDATE inputs SET detail = ? WHERE seq = ?", [json.dumps(epoch), seq])
+        epochs = connection.execute("SELECT seq, detail FROM inputs WHERE kind = 'epoch'")
+        for seq, detail in epochs.fetchall():
+            epoch = json.loads(detail) | {"engine_version": OLD_VERSION}
+            connection.execute(
+                "UPDATE inputs SET detail = ? WHERE seq = ?", [json.dumps(epoch), seq]
+            )
         for name in (*DERIVED, "certificates"):
             connection.execute(f"UPDATE {name} SET engine_version = ?", [OLD_VERSION])  # noqa: S608
     finally:
         connection.close()
     with Store.open(database, create=False) as store:
-        upto = max((one.upto_seq for one in store.certificates("ES")), default=0)
-        stored = {name: store.derived(name, "ES", 1) for name in DERIVED}
-        made = store.certificates("ES")
-        log = store.inputs("ES", 1)
-        # Its own engine certified the log as it says of itself.
-        inputs_hashes = {
-            one.upto_seq: parity.hash_log(store, log.filter(pl.col("seq") <= one.upto_seq))
-            for one in made
-        }
-    found = parity.hash_frames(
-        {name: frame.filter(pl.col("seq") <= upto) for name, frame in stored.items()}
-    )
-    change(database, "UPDATE certificates SET outputs_hash = ? WHERE upto_seq = ?", found, upto)
-    for seq, inputs_hash in inputs_hashes.items():
-        change(
-            database, "UPDATE certificates SET inputs_hash = ? WHERE upto_seq = ?", inputs_hash, seq
-        )
+        for root in parity.roots(store):
+            for made in store.certificates(root):
+                log = store.inputs(root, made.epoch, upto=made.upto_seq)
+                found = (parity.hash_log(store, log), parity.hash_stored(store, root, made.epoch))
+                store._open().execute(
+                    "UPDATE certificates SET inputs_hash = ?, outputs_hash = ? "
+                    "WHERE root = ? AND upto_seq = ?",
+                    [*found, root, made.upto_seq],
+                )
 
 
 def change(database: Path, statement: str, *values: object) -> None:
@@ -284,6 +305,345 @@ def test_another_engine_goes_on_from_what_the_old_one_left(tmp_path: Path) -> No
     assert old.difference is not None
     assert "another hash than when they were certified" in old.difference
     assert new.ok
+
+
+def beginnings(roots: Sequence[str]) -> tuple[GatewayData, int]:
+    """Return the end of one session and the beginning of the next, and when the first is over."""
+    symbols = [f"{root}Z4" for root in roots]
+    frame = sample_parent_data(sessions=2, instruments=tuple(roots)).frame
+    close = next(end for end in CALENDAR.closes if end > frame["ts_event"][0])
+    opened = next(begin for begin in CALENDAR.opens if begin >= close)
+    ts = pl.col("ts_event")
+    near = ts.is_between(close - 60 * MINUTE_NS, opened + 30 * MINUTE_NS)
+    kept = frame.filter(pl.col("symbol").is_in(symbols) & near)
+    return GatewayData.from_bars(kept, simulated=True), close
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("DELETE FROM certificates WHERE root = 'NQ'", "in the middle of a session"),
+        ("DELETE FROM inputs WHERE root = 'NQ' AND kind = 'epoch'", "does not begin epoch 1"),
+    ],
+    ids=["not certified", "unreadable"],
+)
+def test_a_refused_upgrade_leaves_every_product_as_it_was(
+    tmp_path: Path, statement: str, said: str
+) -> None:
+    data, close = beginnings(("ES", "NQ"))
+    symbols = ["ESZ4", "NQZ4"]
+    database = live(data.before(close), tmp_path, config=BEFORE, symbols=symbols).database
+    write_as_old_engine(database)
+    change(database, statement)
+    with Store.open(database, create=False) as store:
+        before = {name: store.table(name) for name in TABLES if name != "meta"}
+    with pytest.raises(DataError, match=said):
+        live(data, tmp_path, config=BEFORE, symbols=symbols, start=close)
+    with Store.open(database, create=False) as store:
+        for name, rows in before.items():
+            assert store.table(name).equals(rows), name
+
+
+def at_end(database: Path, epoch: int) -> Certificate | None:
+    with Store.open(database, create=False, read_only=True) as store:
+        return parity.certificate_at_end(store, "ES", epoch)
+
+
+def assert_acts(run: Run) -> None:
+    """Assert that a run found the log in order, and acted."""
+    assert run.code == 0
+    assert not [note.reason for note in run.notes if note.kind == "alarm"]
+    assert "LIVE" in {note.detail["state"] for note in run.notes if note.kind == "state"}
+
+
+def test_an_epoch_that_ended_in_a_replay_is_certified_for_the_engines_to_come(
+    tmp_path: Path,
+) -> None:
+    data, rows = three_sessions(thin=False)
+    opens, closes = CALENDAR.opens, CALENDAR.closes
+    first = run_until(data, tmp_path, closes[rows[0]] - 60 * MINUTE_NS, BEFORE)
+    # Started after the open: the end of the first session lies in the replay.
+    late = opens[rows[1]] + 30 * MINUTE_NS
+    second = run_on(data.before(closes[rows[1]]), tmp_path, late, AFTER)
+    assert (first.code, second.code) == (0, 0)
+    for epoch in (1, 2):
+        left = at_end(second.database, epoch)
+        assert left is not None
+        assert left.ok
+    write_as_old_engine(second.database)
+    assert_acts(run_on(data, tmp_path, closes[rows[1]], AFTER))
+
+
+def test_a_start_certifies_an_ended_epoch_that_agrees(
+    changed: tuple[Run, list[int]], tmp_path: Path
+) -> None:
+    run, _ = changed
+    database = tmp_path / run.database.name
+    shutil.copy(run.database, database)
+    change(database, "DELETE FROM certificates WHERE epoch = 1")
+    data, _ = three_sessions(thin=True)
+    assert run_on(data, tmp_path, data.span[1] - MINUTE_NS, AFTER).code == 0
+    left = at_end(database, 1)
+    assert left is not None
+    assert left.ok
+
+
+@pytest.fixture(scope="module")
+def differed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a store that differed at a session's end, by one changed row."""
+    data, rows = three_sessions(thin=False)
+    folder = tmp_path_factory.mktemp("differed")
+    close = CALENDAR.closes[rows[1]]
+    first = run_until(data, folder, close - 30 * MINUTE_NS, BEFORE)
+    change(first.database, NET_OF_FIRST_TRADE, 1.0)
+    second = run_on(data.before(close), folder, close - 30 * MINUTE_NS, BEFORE)
+    assert second.code == 1
+    left = at_end(second.database, 1)
+    assert left is not None
+    assert not left.ok
+    return second.database
+
+
+def test_rows_that_were_made_again_are_certified(differed: Path, tmp_path: Path) -> None:
+    data, rows = three_sessions(thin=False)
+    database = tmp_path / differed.name
+    shutil.copy(differed, database)
+    assert _command("db", "rebuild", str(database)).returncode == 0
+    left = at_end(database, 1)
+    assert left is not None
+    assert (left.ok, left.state != "") == (True, True)
+    write_as_old_engine(database)
+    assert_acts(run_on(data, tmp_path, CALENDAR.closes[rows[1]], BEFORE))
+
+
+def test_inputs_that_contradict_a_certificate_get_no_other(differed: Path, tmp_path: Path) -> None:
+    database = tmp_path / differed.name
+    shutil.copy(differed, database)
+    change(database, "UPDATE inputs SET volume = volume + 1 WHERE kind = 'bar'")
+    with Store.open(database, create=False) as store:
+        before = store.certificates()
+        parity.rebuild(store)
+        assert store.certificates() == before
+
+
+def test_a_start_after_a_mended_difference_certifies_the_session_again(
+    differed: Path, tmp_path: Path
+) -> None:
+    data, rows = three_sessions(thin=False)
+    close = CALENDAR.closes[rows[1]]
+    database = tmp_path / differed.name
+    shutil.copy(differed, database)
+    change(database, NET_OF_FIRST_TRADE, -1.0)
+    assert run_on(data.before(close), tmp_path, close - MINUTE_NS, BEFORE).code == 0
+    left = at_end(database, 1)
+    assert left is not None
+    assert left.ok
+
+
+def closing_at(row: int, close: int) -> Sessions:
+    """Return the session table with one session that closes at another time."""
+    table = load_sessions().frame
+    moment = pl.from_epoch(pl.Series([close]), "ns").dt.replace_time_zone("UTC")[0]
+    closes = table["close"].to_list()
+    closes[row] = moment
+    parts = [pl.Series("close", closes, dtype=table.schema["close"])]
+    for name in ("halts", "hours"):
+        spans = table[name].to_list()
+        spans[row] = [
+            {"start": span["start"], "end": min(span["end"], close)}
+            for span in spans[row]
+            if span["start"] < close
+        ]
+        parts.append(pl.Series(name, spans, dtype=table.schema[name]))
+    return Sessions(table.with_columns(parts))
+
+
+def test_an_upgrade_with_a_later_close_takes_the_rest_of_the_session(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, rows = three_sessions(thin=False)
+    early = CALENDAR.closes[rows[1]] - 60 * MINUTE_NS
+    with monkeypatch.context() as patched:
+        table = closing_at(rows[1], early)
+        patched.setattr("clustercore.live.runner.load_sessions", lambda *_, **__: table)
+        first = run_until(data, tmp_path, early, BEFORE)
+    write_as_old_engine(first.database)
+    # Stopped and started once more within the hour that the old table did not know.
+    middle = early + 30 * MINUTE_NS
+    assert_acts(run_until(data, tmp_path, middle, BEFORE, start=early))
+    second = run_on(data, tmp_path, middle, BEFORE)
+    assert second.code == 0
+    bars = {
+        epoch: [item for item in entries_of(second.database, epoch) if isinstance(item, Bar)]
+        for epoch in (1, 2, 3)
+    }
+    assert all(bar.consumed for taken in bars.values() for bar in taken)
+    assert {CALENDAR.session(bar.ts_event) for bar in bars[2]} == {rows[1]}
+    assert len(bars[2]) == 60
+    assert {CALENDAR.session(bar.ts_event) for bar in bars[3]} == {rows[2]}
+    assert len(assert_parity(second.database)) == 3
+    with Store.open(second.database, create=False, read_only=True) as store:
+        one, two, three = (epoch for _, epoch in store.epochs("ES"))
+    assert one.sessions_hash == two.sessions_hash != three.sessions_hash
+    assert OLD_VERSION == one.engine_version != two.engine_version == three.engine_version
+
+
+def start_and_stop(database: Path) -> int:
+    """Start between two sessions, and stop before anything is heard."""
+    settings = LiveSettings(gateway="127.0.0.1:9", historical="none")
+    runner = LiveRunner(BEFORE, [SYMBOL], database=database, settings=settings)
+    runner.stop()
+    return runner.run()
+
+
+def test_a_halt_that_was_ended_after_the_close_does_not_forbid_an_upgrade(tmp_path: Path) -> None:
+    data, rows = three_sessions(thin=False)
+    close = CALENDAR.closes[rows[1]]
+    sent: list[concurrent.futures.Future[Any]] = []
+
+    def reset(runner: LiveRunner, _: FeedEvent) -> bool:
+        if not sent:
+            sent.append(runner.commands.submit("reset-halt", {}))
+        return False
+
+    run_until(data, tmp_path, close, BEFORE)
+    second = run_until(data, tmp_path, close, BEFORE, start=close - MINUTE_NS, stop_when=reset)
+    assert sent[0].result(timeout=0) == {"reset": ["ES"]}
+    write_as_old_engine(second.database)
+    assert_acts(run_on(data, tmp_path, close, BEFORE))
+    assert_parity(second.database)
+
+
+@pytest.mark.parametrize("command", ["reset-halt", "stop"])
+def test_a_command_that_cannot_be_written_is_not_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    data, rows = three_sessions(thin=False)
+    close = CALENDAR.closes[rows[1]]
+    database = run_until(data, tmp_path, close, BEFORE).database
+    operators = pl.col("kind") == "operator"
+    with Store.open(database, create=False, read_only=True) as store:
+        before = store.inputs("ES").filter(operators)
+    written = Store.commit
+    sent: list[concurrent.futures.Future[Any]] = []
+
+    def full(store: Store, entries: Sequence[Entry], **rest: Any) -> None:
+        if any(isinstance(entry.item, Operator) for entry in entries):
+            raise StoreError("the disk is full", reason="disk_full", file=store.path)
+        written(store, entries, **rest)
+
+    def ask(runner: LiveRunner, _: FeedEvent) -> bool:
+        if not sent:
+            sent.append(runner.commands.submit(command, {}))
+        return False
+
+    monkeypatch.setattr(Store, "commit", full)
+    with pytest.raises(StoreError, match="the disk is full"):
+        run_until(data, tmp_path, close, BEFORE, start=close - MINUTE_NS, stop_when=ask)
+    with pytest.raises(ControlError, match="it is not done, and the process ends"):
+        sent[0].result(timeout=0)
+    with Store.open(database, create=False, read_only=True) as store:
+        assert store.inputs("ES").filter(operators).equals(before)
+
+
+def test_a_snapshot_that_cannot_be_made_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, rows = three_sessions(thin=False)
+    sent: list[concurrent.futures.Future[Any]] = []
+
+    def full(store: Store) -> Path:
+        raise StoreError("the disk is full", reason="disk_full", file=store.path)
+
+    def ask(runner: LiveRunner, event: FeedEvent) -> bool:
+        if event.kind == "connecting" and not sent:
+            sent.append(runner.commands.submit("snapshot", {}))
+        return False
+
+    monkeypatch.setattr(Store, "snapshot", full)
+    run = run_until(data, tmp_path, CALENDAR.closes[rows[0]], BEFORE, stop_when=ask)
+    assert run.code == 0
+    with pytest.raises(ControlError, match="the disk is full"):
+        sent[0].result(timeout=0)
+
+
+def test_an_engine_is_upgraded_twice_between_two_sessions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, rows = three_sessions(thin=False)
+    close = CALENDAR.closes[rows[1]]
+    database = run_until(data, tmp_path, close, BEFORE).database
+    write_as_old_engine(database)
+    assert start_and_stop(database) == 0
+    for module in ("fold", "live.startup", "parity"):
+        monkeypatch.setattr(f"clustercore.{module}.ENGINE_VERSION", "later")
+    assert_acts(run_on(data, tmp_path, close, BEFORE))
+    assert [one.engine_version for one in assert_parity(database)] == [
+        OLD_VERSION,
+        ENGINE_VERSION,
+        "later",
+    ]
+
+
+def test_what_stands_between_two_sessions_is_certified_at_a_stop(tmp_path: Path) -> None:
+    database = tmp_path / "live.duckdb"
+    assert start_and_stop(database) == 0
+    write_as_old_engine(database)
+    data, _ = three_sessions(thin=False)
+    assert start_and_stop(database) == 0
+    assert_acts(run_on(data, tmp_path, data.span[0], BEFORE))
+
+
+@pytest.fixture(scope="module")
+def upgraded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a store whose first epoch is another engine's."""
+    data, rows = three_sessions(thin=False)
+    close = CALENDAR.closes[rows[1]]
+    folder = tmp_path_factory.mktemp("upgraded")
+    first = run_until(data, folder, close, BEFORE)
+    write_as_old_engine(first.database)
+    second = run_on(data, folder, close, BEFORE)
+    assert (first.code, second.code) == (0, 0)
+    assert_parity(second.database)
+    assert first.recommendations
+    return second.database
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("UPDATE recommendations SET stop_loss = 1.0 WHERE epoch = 1", "another hash"),
+        ("DELETE FROM recommendations WHERE epoch = 1", "another hash"),
+        ("UPDATE contexts SET wins = wins + 1 WHERE epoch = 1", "another hash"),
+        (
+            "INSERT INTO trades SELECT * REPLACE (9999 AS seq) FROM trades WHERE epoch = 1 LIMIT 1",
+            "trades has rows of inputs after",
+        ),
+        (
+            "UPDATE recommendations SET seq = 9999 WHERE epoch = 1",
+            "recommendations has rows of inputs after",
+        ),
+    ],
+    ids=["changed", "deleted", "context", "trade added", "moved"],
+)
+def test_every_row_that_another_engine_left_is_certified(
+    upgraded: Path, tmp_path: Path, statement: str, said: str
+) -> None:
+    database = tmp_path / upgraded.name
+    shutil.copy(upgraded, database)
+    change(database, statement)
+    with Store.open(database, create=False, read_only=True) as store:
+        old, new = parity.check(store)
+    assert new.ok
+    assert old.difference is not None
+    assert said in old.difference
+
+
+def test_whether_the_market_was_simulated_is_not_certified(upgraded: Path, tmp_path: Path) -> None:
+    database = tmp_path / upgraded.name
+    shutil.copy(upgraded, database)
+    change(database, "UPDATE recommendations SET simulated = NOT simulated")
+    assert_parity(database)
 
 
 def assert_forbidden_by_the_log(run: Run, said: str) -> None:

@@ -11,6 +11,7 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +34,7 @@ from clustercore.live.ledger import Committed, Ledger
 from clustercore.live.notify import Notifier
 from clustercore.live.projections import Projections
 from clustercore.live.settings import LiveSettings
-from clustercore.live.startup import days_needed, restore
+from clustercore.live.startup import days_needed, restore, state_left
 from clustercore.live.state import CATCHING_UP, DEGRADED, FATAL, LIVE
 from clustercore.live.status import RootStatus, Status
 from clustercore.live.strategy import Calendar, Strategy
@@ -61,6 +62,8 @@ _MB = 1_000_000
 _MOST_WAITING = 5_000
 _SLOW_CHECK_S = 5.0
 _STATUS_S = 0.2
+# Who asked for a stop waits for a certificate so long.
+_LAST_WORD_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -180,6 +183,8 @@ class LiveRunner:
         self._notifier = Notifier()
         self._accounts: dict[str, _Account] = {}
         self._of_session: dict[str, list[Cluster | Trade]] = {}
+        self._agreeing: list[Parity] = []
+        self._upgraded: list[Strategy] = []
         self._counts = {"replayed": 0, "recommendations": 0, "differences": 0}
         self._status = Status(
             state="IDLE",
@@ -282,6 +287,9 @@ class LiveRunner:
         feed.on_session_end = lambda ts: self._session_end(store, ledger, ts)
         if not agrees:
             feed.state.trouble("log", "the log does not replay to what is stored")
+        if self._upgraded:
+            # The next upgrade may come before a session has gone by.
+            self._certify_ends(store, ledger, self._upgraded)
         ended = _unfinished(store, strategies)
         if agrees and ended is not None:
             self._finish_session(store, ledger, strategies, ended)
@@ -291,6 +299,7 @@ class LiveRunner:
         try:
             feed.run()
             ledger.commit()
+            self._certify_ends(store, ledger, strategies)
         except StoreError as error:
             # What was not written is replayed after the next start.
             feed.state.go(FATAL, str(error))
@@ -303,6 +312,9 @@ class LiveRunner:
     # The beginning.
 
     def _restore(self, store: Store, ledger: Ledger) -> tuple[Calendar, list[Strategy], bool]:
+        # Before anything is written: a start that is refused leaves the file to the other version.
+        for _, instrument in self.products:
+            state_left(store, instrument.root)
         session = self.config.session
         sessions = load_sessions(self.products[0][1].calendar, hours=session.hours, day=session.day)
         sessions_hash = store.save_sessions(sessions)
@@ -312,6 +324,8 @@ class LiveRunner:
             for symbol, instrument in self.products
         ]
         ledger.commit()
+        for found in self._agreeing:
+            store.save_certificate(parity.certificate_of(found, self.clock.now(), ""))
         return calendar, strategies, self._counts["differences"] == 0
 
     def _restore_one(
@@ -346,6 +360,9 @@ class LiveRunner:
         wanted = epoch_of(1, self.config, instrument, sessions_hash, _MINUTE_NS)
         found = restore(store, strategy, wanted, flush=ledger.commit, see=see)
         self._counts["replayed"] += found.replayed
+        self._agreeing += found.agreeing
+        if found.after_upgrade:
+            self._upgraded.append(strategy)
         if found.difference is not None:
             self._counts["differences"] += 1
             problem = f"the log does not replay to what is stored: {found.difference}"
@@ -359,8 +376,8 @@ class LiveRunner:
         return strategy
 
     def _begin_epoch(self, ledger: Ledger, strategy: Strategy, epoch: Epoch) -> None:
-        # Its own settings: an epoch goes on to its session's end under the configuration it had.
-        recommender = parity.recommender_of(epoch, strategy.calendar.sessions)
+        # Its own settings and table: an epoch goes on to its session's end under what it had.
+        recommender = parity.recommender_of(epoch, strategy.fold.log.sessions(epoch.sessions_hash))
         recommender.simulated = self._feed is not None and self._feed.simulated
         ledger.recommenders[strategy.root] = recommender
 
@@ -433,11 +450,21 @@ class LiveRunner:
                 done = self._enter_operator("reset_halt", command.arguments.get("root"))
                 ledger.commit()
                 command.done(reset=done)
+                if feed is not None:
+                    self._certify_ends(store, ledger, list(feed.strategies.values()))
             elif command.name == "snapshot":
                 ledger.commit()
                 command.done(path=str(store.snapshot()))
             else:
                 command.fail(f"no such command: {command.name}")
+        except StoreError as error:
+            if not ledger.waiting:
+                command.fail(str(error))
+                return
+            # The engine has done it and the store does not know: as after any commit that fails,
+            # the process ends, and the next one goes on from what is written.
+            command.fail(f"{error}; it is not done, and the process ends")
+            raise
         except ClusterCoreError as error:
             command.fail(str(error))
 
@@ -505,6 +532,7 @@ class LiveRunner:
     ) -> None:
         try:
             for strategy in strategies:
+                self._certify_earlier(store, ledger, strategy, ts)
                 self._certify(store, ledger, strategy, ts)
         except _StopAskedError:
             # The next start finds the certificate missing, and makes it.
@@ -519,13 +547,38 @@ class LiveRunner:
             ledger.journal("snapshot", None, "a copy for readers", None, ts, {"path": str(path)})
         ledger.commit()
 
-    def _between(self) -> None:
-        """Let a long replay be watched, and ended by whoever wants to stop."""
+    def _certify_ends(self, store: Store, ledger: Ledger, strategies: Sequence[Strategy]) -> None:
+        """Certify accounts that stand between two sessions, and whose newest word is in none.
+
+        Only from a certificate does another engine version go on.
+        """
+        if self._counts["differences"]:
+            return
+        between = partial(self._between, self._wall.stamp())
+        try:
+            for strategy in strategies:
+                if not _is_certified(store, strategy):
+                    self._certify(store, ledger, strategy, strategy.closed_until, between)
+        except _StopAskedError:
+            return
+        except ClusterCoreError as error:
+            ledger.journal("alarm", None, f"no certificate: {error}", None, None, {})
+        ledger.commit()
+
+    def _between(self, began: int | None = None) -> None:
+        """Let a long replay be watched, and ended by whoever wants to stop: soon after it began."""
         self._notifier.beat()
-        if self._stop_asked:
+        if self._stop_asked and (began is None or self._wall.since(began) > _LAST_WORD_S):
             raise _StopAskedError
 
-    def _certify(self, store: Store, ledger: Ledger, strategy: Strategy, ts: int) -> None:
+    def _certify(
+        self,
+        store: Store,
+        ledger: Ledger,
+        strategy: Strategy,
+        ts: int,
+        between: Callable[[], None] | None = None,
+    ) -> None:
         epoch = strategy.fold.epoch
         if epoch is None:
             return
@@ -536,16 +589,30 @@ class LiveRunner:
                 raise
             # A session of the table that waits ended in the middle of the engine's own.
             return
-        again = parity.replay(store, strategy.root, epoch, self._between)
-        found = parity.certify(store, again)
-        self.parities[strategy.root] = found
+        again = parity.replay(store, strategy.root, epoch, between or self._between)
+        found = self.parities[strategy.root] = parity.certify(store, again)
         store.save_certificate(parity.certificate_of(found, self.clock.now(), state))
+        self._say_of(ledger, found, ts)
+
+    def _certify_earlier(self, store: Store, ledger: Ledger, strategy: Strategy, ts: int) -> None:
+        """Certify epochs that ended where no session's end was stood at, such as in a replay."""
+        if self._counts["differences"]:
+            return
+        for epoch in parity.uncertified(store, strategy.root):
+            again = parity.replay(store, strategy.root, epoch, self._between)
+            found = parity.certify(store, again)
+            store.save_certificate(parity.certificate_of(found, self.clock.now(), ""))
+            if not found.ok:
+                self._say_of(ledger, found, ts)
+
+    def _say_of(self, ledger: Ledger, found: Parity, ts: int) -> None:
+        """Note what a comparison found; a difference forbids acting."""
         if found.ok:
             detail = {"upto_seq": found.upto_seq, "outputs_hash": found.outputs_hash}
-            ledger.journal("parity", strategy.root, "replay and store agree", None, ts, detail)
+            ledger.journal("parity", found.root, "replay and store agree", None, ts, detail)
         else:
             self._counts["differences"] += 1
-            ledger.journal("alarm", strategy.root, f"parity: {found.difference}", None, ts, {})
+            ledger.journal("alarm", found.root, f"parity: {found.difference}", None, ts, {})
             if self._feed is not None:
                 self._feed.state.trouble("log", "the log does not replay to what is stored")
 
@@ -683,9 +750,24 @@ def _unfinished(store: Store, strategies: Sequence[Strategy]) -> int | None:
     end = max(ends, default=None)
     if end is None or any(strategy.closed_until < end for strategy in strategies):
         return None
+    if not all(_is_certified(store, strategy) for strategy in strategies):
+        return end
     made = f"kind = 'snapshot' AND \"end\" = make_timestamp_ns({end})"
     there = store.count(f"SELECT count(*) FROM feed_events WHERE {made}")  # noqa: S608 -- a number
     return None if there else end
+
+
+def _is_certified(store: Store, strategy: Strategy) -> bool:
+    """Return whether an account that could change hands now is in a good certificate."""
+    epoch = strategy.fold.epoch
+    if epoch is None:
+        return True
+    try:
+        strategy.fold.engine.account_state()
+    except DataError:
+        return True
+    left = parity.certificate_at_end(store, strategy.root, epoch.number)
+    return left is not None and left.ok and bool(left.state)
 
 
 def _file_of(database: Path) -> Path:

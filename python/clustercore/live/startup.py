@@ -7,7 +7,7 @@ import gc
 import logging
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -15,15 +15,26 @@ import polars as pl
 from clustercore.engine import ENGINE_VERSION
 from clustercore.errors import DataError
 from clustercore.inputs import Carry, Closed, Entry, Epoch, Input, WarmUp
-from clustercore.parity import altered, compare, frames, recommended, verify, without_epoch
+from clustercore.live.strategy import Calendar
+from clustercore.parity import (
+    altered,
+    certificate_at_end,
+    compare,
+    frames,
+    recommended,
+    uncertified,
+    verify,
+    without_epoch,
+)
 from clustercore.store import Store
 
 if TYPE_CHECKING:
     from clustercore.config import Config
     from clustercore.events import Event
     from clustercore.live.strategy import Strategy
+    from clustercore.parity import Parity
 
-__all__ = ["Restored", "days_needed", "restore"]
+__all__ = ["Restored", "days_needed", "restore", "state_left"]
 
 _LOG = logging.getLogger(__name__)
 _DAY_NS = 86_400 * 10**9
@@ -49,6 +60,10 @@ class Restored:
     new_epoch: bool
     days_short: int = 0
     """How many days of history the new epoch lacks, by what its settings look back on."""
+    after_upgrade: bool = False
+    """Whether that epoch has begun, from what another engine version left."""
+    agreeing: tuple[Parity, ...] = ()
+    """Ended epochs that agree with the store, and of which no certificate says so yet."""
 
 
 def restore(
@@ -70,7 +85,8 @@ def restore(
     wanted : Epoch
         The epoch as configured now (its number is not looked at).
     flush : callable
-        Commits what waits.
+        Commits what waits. Nothing is committed here: what begins waits until every engine is
+        back, so that a start that is refused changes nothing.
     see : callable
         Gets seq, input and events of every entry of the epoch under way that caused something,
         and of the account it took over.
@@ -111,28 +127,37 @@ def _restored(
         )
     if not epochs:
         strategy.begin([wanted])
-        flush()
         return Restored(0, None, new_epoch=True)
     last = epochs[-1][1]
     horizon = _horizon(store, root)
     difference = lost
+    unsaid = uncertified(store, root)
+    agreeing = []
     for _, epoch in epochs[:-1]:
         _note_rows(strategy, store.inputs(root, epoch.number), horizon)
-        difference = difference or verify(store, root, epoch).difference
+        if difference is None:
+            found = verify(store, root, epoch)
+            difference = found.difference
+            if found.ok and epoch in unsaid:
+                agreeing.append(found)
     if last.engine_version != ENGINE_VERSION:
         difference = difference or verify(store, root, last).difference
         _after_upgrade(store, strategy, last, wanted, flush)
-        return Restored(0, difference, new_epoch=True)
+        return Restored(0, difference, new_epoch=True, after_upgrade=True, agreeing=tuple(agreeing))
     rows = store.inputs(root, last.number)
     with _without_collection():
         caused = _fold_again(strategy, last, rows, see)
     _note_rows(strategy, rows, horizon)
     difference = difference or _difference(store, root, last, rows, caused)
     if (last.config_id, last.sessions_hash) == (wanted.config_id, wanted.sessions_hash):
-        return Restored(rows.height, difference, new_epoch=False)
+        return Restored(rows.height, difference, new_epoch=False, agreeing=tuple(agreeing))
     strategy.pending_epoch = lambda: _successor(store, strategy, wanted, flush)
     return Restored(
-        rows.height, difference, new_epoch=True, days_short=_days_short(store, strategy)
+        rows.height,
+        difference,
+        new_epoch=True,
+        days_short=_days_short(store, strategy),
+        agreeing=tuple(agreeing),
     )
 
 
@@ -216,10 +241,12 @@ def _successor(
         state = strategy.fold.engine.account_state()
     except DataError:
         return None
-    return _begin_with(store, strategy, wanted, state)
+    return _begin_with(store, strategy, wanted, state, strategy.calendar)
 
 
-def _begin_with(store: Store, strategy: Strategy, wanted: Epoch, state: str) -> list[Input]:
+def _begin_with(
+    store: Store, strategy: Strategy, wanted: Epoch, state: str, calendar: Calendar
+) -> list[Input]:
     number = store.epochs(strategy.root)[-1][1].number + 1
     items: list[Input] = [
         Epoch(
@@ -237,24 +264,56 @@ def _begin_with(store: Store, strategy: Strategy, wanted: Epoch, state: str) -> 
         bars = store.last_bars(strategy.root, since)
         first = bars.filter(~pl.col("context"))["seq"]
         items.append(WarmUp(int(first[0]), int(bars["seq"][-1])))
-        session = strategy.calendar.session(strategy.last_bar.ts_event)
-        if session is not None:
-            items.append(Closed(strategy.calendar.closes[session], "session"))
+        close = _close_after(strategy.last_bar.ts_event, calendar)
+        if close is not None:
+            items.append(Closed(close, "session"))
     items.append(Carry(state))
     return items
+
+
+def _close_after(ts: int, calendar: Calendar) -> int | None:
+    """Return the end of the session that a bar is in, None outside of all."""
+    session = calendar.session(ts)
+    return None if session is None else calendar.closes[session]
 
 
 def _after_upgrade(
     store: Store, strategy: Strategy, last: Epoch, wanted: Epoch, flush: Callable[[], None]
 ) -> None:
-    """Begin an epoch after another engine version, from what it left at its session's end."""
+    """Begin an epoch after another engine version, from what it left at its session's end.
+
+    Where that session goes on by another table, the epoch runs to the session's end under the table
+    that it ended by, and the table waits as another configuration does.
+    """
     root = strategy.root
-    rows = store.inputs(root, last.number)
-    _note_rows(strategy, rows, _horizon(store, root))
-    stopped = (pl.col("kind") == "operator") & (pl.col("reason") == "stop")
-    taken = rows.filter(~stopped & pl.col("consumed").fill_null(value=True))["seq"].to_list()
-    left = [c for c in store.certificates(root) if c.epoch == last.number and c.state]
-    if not left or left[-1].upto_seq < taken[-1]:
+    state = state_left(store, root)
+    _note_rows(strategy, store.inputs(root, last.number), _horizon(store, root))
+    calendar = strategy.calendar
+    bar = strategy.last_bar
+    close = None if bar is None else _close_after(bar.ts_event, calendar)
+    if close is not None and close > strategy.closed_until:
+        calendar = Calendar(store.sessions(last.sessions_hash))
+        strategy.pending_epoch = lambda: _successor(store, strategy, wanted, flush)
+        wanted_now = replace(wanted, sessions_hash=last.sessions_hash)
+    else:
+        wanted_now = wanted
+    strategy.begin(_begin_with(store, strategy, wanted_now, state, calendar))
+
+
+def state_left(store: Store, root: str) -> str:
+    """Return the account that another engine version left; empty when it was this one, or none.
+
+    Raises
+    ------
+    DataError
+        That version was stopped in the middle of a session.
+    """
+    epochs = store.epochs(root)
+    if not epochs or epochs[-1][1].engine_version == ENGINE_VERSION:
+        return ""
+    last = epochs[-1][1]
+    left = certificate_at_end(store, root, last.number)
+    if left is None or not left.state:
         raise DataError(
             f"{root}: engine version {last.engine_version} was stopped in the middle of a session; "
             "run that version until the session's end, then this one",
@@ -262,8 +321,7 @@ def _after_upgrade(
             found=f"engine version {last.engine_version}",
             expected=ENGINE_VERSION,
         )
-    strategy.begin(_begin_with(store, strategy, wanted, left[-1].state))
-    flush()
+    return left.state
 
 
 def days_needed(config: Config) -> int:

@@ -356,7 +356,11 @@ _CERTIFICATES: Final = Table(
         *_CAUSE[1:],
         Column("upto_seq", _BIGINT, "Last input compared."),
         Column("inputs_hash", _TEXT, "Hash of what was consumed."),
-        Column("outputs_hash", _TEXT, "Hash of every row that came out."),
+        Column(
+            "outputs_hash",
+            _TEXT,
+            "Hash of every row that came out; of recommendations without `simulated`.",
+        ),
         Column("made_at", TIME, "When."),
         Column("engine_version", _TEXT, "Engine that compared."),
         Column("clustercore_version", _TEXT, "Package that compared."),
