@@ -602,7 +602,7 @@ class Rebuilt:
     deleted: int
 
 
-def rebuild(store: Store, now: int | None = None) -> Rebuilt:
+def rebuild(store: Store, now: int) -> Rebuilt:
     """Make the derived tables again from the inputs, one epoch a transaction, and certify them.
 
     An epoch whose inputs contradict a certificate gets no other.
@@ -611,8 +611,8 @@ def rebuild(store: Store, now: int | None = None) -> Rebuilt:
     ----------
     store : Store
         The store. Epochs of another engine version stay as they are.
-    now : int, optional
-        When that is, ns UTC; when the file was written last when left out.
+    now : int
+        When that is, ns UTC.
 
     Raises
     ------
@@ -626,7 +626,6 @@ def rebuild(store: Store, now: int | None = None) -> Rebuilt:
             "of a log that lost a part, so go back to a snapshot",
             file=str(store.path),
         )
-    made_at = store.path.stat().st_mtime_ns if now is None else now
     deleted = store.delete_strays()
     found = []
     for root in roots(store):
@@ -640,7 +639,7 @@ def rebuild(store: Store, now: int | None = None) -> Rebuilt:
             store.replace_derived(root, epoch.number, frames(made.entries, epoch), told)
             if made.altered is None:
                 agreeing = replace(parity, difference=None)
-                store.save_certificate(certificate_of(agreeing, made_at, _state_of(made)))
+                store.save_certificate(certificate_of(agreeing, now, _state_of(made)))
             found.append(parity)
     return Rebuilt(found, deleted)
 

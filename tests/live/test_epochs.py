@@ -422,7 +422,7 @@ def test_inputs_that_contradict_a_certificate_get_no_other(differed: Path, tmp_p
     change(database, "UPDATE inputs SET volume = volume + 1 WHERE kind = 'bar'")
     with Store.open(database, create=False) as store:
         before = store.certificates()
-        parity.rebuild(store)
+        parity.rebuild(store, now=1_800_000_000 * 10**9)
         assert store.certificates() == before
 
 
@@ -753,7 +753,7 @@ def test_a_changed_recommendation_is_named_and_made_again(tmp_path: Path) -> Non
         (found,) = parity.check(store)
         assert found.difference is not None
         assert "recommendations row 1, column 'stop_loss': stored 1.0" in found.difference
-        parity.rebuild(store)
+        parity.rebuild(store, now=1_800_000_000 * 10**9)
         assert parity.check(store)[0].ok
         assert store.recommendations("ES") == run.recommendations
 

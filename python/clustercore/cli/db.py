@@ -209,7 +209,7 @@ def _show_check(file: Path, findings: list[Any], parities: list[Any]) -> None:
 """,
 )
 def rebuild(file: Path, /, *, shown: OutputOptions = AS_TEXT) -> int:
-    """Make the derived tables again from the inputs, one epoch a transaction.
+    """Make the derived tables again from the inputs, one epoch a transaction, and certify them.
 
     Stop the live process first. Epochs of another engine version stay as they are; rows of an
     instrument or an epoch that the log does not know are deleted.
@@ -219,10 +219,11 @@ def rebuild(file: Path, /, *, shown: OutputOptions = AS_TEXT) -> int:
     file
         The store.
     """
+    from clustercore.live.clock import SystemClock
     from clustercore.parity import rebuild as again
 
     with output.progress("replaying the log"), private(), owned(file) as store:
-        made = again(store)
+        made = again(store, SystemClock().now())
     if shown.json:
         epochs = map(asdict, made.epochs)
         output.emit_json({"file": file, "epochs": epochs, "deleted": made.deleted})
