@@ -35,10 +35,18 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-_EXIT_CODES = (
-    "Exit codes: 0 done, 1 a check found something, 2 bad input or usage, 3 a fault of "
-    "clustercore, 130 interrupted, 141 the reader of the output went away."
-)
+
+def _exit_codes(found: str = "a check found something", *, stops_in_order: bool = False) -> str:
+    """Return what exit codes mean; what Ctrl-C stops in order has not been interrupted."""
+    done, interrupted = ("0 stopped, by Ctrl-C too", "") if stops_in_order else ("0 done", _CTRL_C)
+    return (
+        f"Exit codes: {done}, 1 {found}, 2 bad input or usage, 3 a fault of clustercore, "
+        f"{interrupted}141 the reader of the output went away."
+    )
+
+
+_CTRL_C = "130 interrupted, "
+_EXIT_CODES = _exit_codes()
 
 
 def _version() -> str:
@@ -69,14 +77,29 @@ app.command(
   clustercore live --config es.toml --live max_bar_age_s=5
 
 """
-    + _EXIT_CODES,
+    + _exit_codes("refused for good, or a difference", stops_in_order=True),
 )
-for _command, _name, _examples in (
-    (live_commands.status, "status", ("status", "status --db es.duckdb --json")),
-    (live_commands.stop, "stop", ("stop", "stop --db es.duckdb")),
-    (live_commands.reset_halt, "reset-halt", ("reset-halt", "reset-halt --root ES")),
-    (live_commands.doctor, "doctor", ("doctor", "doctor --symbol NQ --gateway 127.0.0.1:13000")),
-    (live_commands.parity, "parity", ("parity", "parity --db es.duckdb --json")),
+for _command, _name, _examples, _codes in (
+    (live_commands.status, "status", ("status", "status --db es.duckdb --json"), _EXIT_CODES),
+    (live_commands.stop, "stop", ("stop", "stop --db es.duckdb"), _EXIT_CODES),
+    (
+        live_commands.reset_halt,
+        "reset-halt",
+        ("reset-halt", "reset-halt --root ES"),
+        _EXIT_CODES,
+    ),
+    (
+        live_commands.doctor,
+        "doctor",
+        ("doctor", "doctor --symbol NQ --gateway 127.0.0.1:13000"),
+        _exit_codes("a line fails"),
+    ),
+    (
+        live_commands.parity,
+        "parity",
+        ("parity", "parity --db es.duckdb --json"),
+        _exit_codes("a difference"),
+    ),
     (
         gateway,
         "gateway",
@@ -86,6 +109,7 @@ for _command, _name, _examples in (
             "gateway --fault fin:after_bars=300 --fault rst:after_bars=900,outage_s=90",
             "gateway --history-lag 8h --fault rate_limit:times=3",
         ),
+        _exit_codes(stops_in_order=True),
     ),
 ):
     app.command(
@@ -93,7 +117,7 @@ for _command, _name, _examples in (
         name=_name,
         help_epilogue="Examples:\n\n"
         + "".join(f"  clustercore {example}\n" for example in _examples)
-        + f"\n{_EXIT_CODES}",
+        + f"\n{_codes}",
     )
 app.command(db)
 app.command(live_commands.service)

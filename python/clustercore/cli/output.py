@@ -105,7 +105,7 @@ def emit_rows(
         between()
         shown.append([_cut(_shown(cell)) for cell in row])
     widths = _fitted([max(map(cell_len, column)) for column in zip(*shown, strict=True)])
-    shown.insert(1, ["\u2500" * width for width in widths])
+    shown.insert(1, [_line() * width for width in widths])
     for row in shown:
         between()
         folded = [
@@ -121,6 +121,15 @@ def emit_rows(
                 for place, (cell, width) in enumerate(zip(cells, widths, strict=True))
             )
             emit_text(f"  {text.rstrip()}")
+
+
+def _line() -> str:
+    """Return the sign of a horizontal line, one that the encoding of the output has."""
+    try:
+        "\u2500".encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return "-"
+    return "\u2500"
 
 
 def _shown(cell: object) -> str:
