@@ -83,7 +83,7 @@ def live(
         Write more into the log.
     """
     from clustercore.live.console import StatusLine
-    from clustercore.live.logs import catch_up, configure_logs, held_back
+    from clustercore.live.logs import FOR_THE_FILE, catch_up, configure_logs, held_back
 
     config = resolve_config(settings)
     chosen = _live_settings(settings.config, gateway, late, live_set)
@@ -109,7 +109,10 @@ def live(
             code = runner.run()
         except Exception as error:
             logging.getLogger(__name__).error(  # noqa: TRY400 -- a traceback for a fault of ours only
-                "the live process failed: %s", error, exc_info=not _is_expected(error)
+                "the live process failed: %s",
+                error,
+                exc_info=not _is_expected(error),
+                extra=FOR_THE_FILE,
             )
             raise
     for found in runner.parities.values():
@@ -128,13 +131,29 @@ def _runner(config: Config, symbols: Sequence[str], db: Path, chosen: LiveSettin
     from clustercore.live.alerts import read_channels
     from clustercore.live.runner import LiveRunner
 
+    _check_symbols(symbols)
+    # First: what is wrong with the file of both is said of the one that is needed.
+    key = _key(chosen)
     channels = read_channels(os.environ, Path.cwd())
     if chosen.is_local and channels:
         output.note("a rehearsal: no alert is sent")
         channels = ()
-    return LiveRunner(
-        config, symbols, database=db, settings=chosen, key=_key(chosen), channels=channels
-    )
+    return LiveRunner(config, symbols, database=db, settings=chosen, key=key, channels=channels)
+
+
+def _check_symbols(symbols: Sequence[str]) -> None:
+    """Refuse what is neither a product nor one contract, and show what was found in quotes."""
+    from clustercore.instruments import parse_symbol
+
+    for symbol in symbols:
+        if parse_symbol(symbol).kind not in {"root", "outright"}:
+            raise ConfigError(
+                "a live stream of such a symbol is not followed; ask for the product, and the "
+                "month in front is chosen",
+                field="--symbol",
+                found=repr(symbol),
+                expected="a product such as ES, or one contract such as ESZ6",
+            )
 
 
 def _check_free(database: Path) -> None:
@@ -181,7 +200,8 @@ def _say_note(
     if event.kind == "parity":
         say(f"parity {event.root}: {event.reason}")
     elif event.kind == "state" and tries.are_shown(event.detail["state"]):
-        say(f"{at}  {event.detail['state']}: {event.reason}")
+        see = "; see: clustercore doctor" if event.detail["state"] == "FATAL" else ""
+        say(f"{at}  {event.detail['state']}: {event.reason}{see}")
     elif event.kind == "risk":
         say(f"{at}  {event.root} {event.reason}")
 
@@ -497,6 +517,7 @@ def doctor(
 
     config = resolve_config(settings)
     chosen = _live_settings(settings.config, gateway, None, ())
+    _check_live(config, symbol, db, chosen)
     with contextlib.ExitStack() as stack, output.progress("asking"):
         checks = run_doctor(probes_of(stack, config, symbol, db, chosen))
     if shown.json:
@@ -558,7 +579,8 @@ def install(
             field="service install",
             expected="--user to write it, or --dry-run to see it",
         )
-    _check_live(settings, symbol, db, late, live_set)
+    chosen = _live_settings(settings.config, None, late, live_set)
+    _check_live(resolve_config(settings), symbol, db, chosen)
     database = db.expanduser().absolute()
     for folder in (Path.cwd(), database.parent):
         check_folder(folder)
@@ -582,16 +604,9 @@ def install(
     return 0
 
 
-def _check_live(
-    settings: SettingOptions,
-    symbols: Sequence[str],
-    db: Path,
-    late: str | None,
-    live_set: tuple[str, ...],
-) -> None:
+def _check_live(config: Config, symbols: Sequence[str], db: Path, chosen: LiveSettings) -> None:
     """Refuse what the live process would refuse; its key is looked for when it starts."""
     from clustercore.live.runner import REHEARSAL_KEY, LiveRunner
 
-    chosen = _live_settings(settings.config, None, late, live_set)
-    config = resolve_config(settings)
+    _check_symbols(symbols)
     LiveRunner(config, symbols, database=db.expanduser(), settings=chosen, key=REHEARSAL_KEY)

@@ -93,6 +93,8 @@ class Probes:
         Sessions that the configuration asks for.
     bar_starts : callable, optional
         Returns the starts of the stored bars, Series of Int64, ns UTC.
+    is_local : bool
+        Whether a gateway on this machine is asked, which needs no key and no account.
     sessions : Sessions
         The session table.
     free : callable
@@ -113,6 +115,7 @@ class Probes:
     history: Callable[[], Mapping[str, int]] | None = None
     bar_starts: Callable[[], pl.Series] | None = None
     sessions_needed: int = 1
+    is_local: bool = False
     free: Callable[[Path], int] = free_bytes
     floor_bytes: int = 500 * _MB
 
@@ -245,15 +248,14 @@ def _check_account(probes: Probes, *, has_key: bool) -> list[Check]:
     else:
         advice = "check --symbol, and that history answers"
         contract = _asked("contract", probes.leads, judge_leads, advice)
-    return [
-        _asked(
-            "data set",
-            probes.available_end,
-            judge_end,
-            "check the key, the account's plan and the network",
-        ),
-        contract,
-    ]
+    advice = "check the key, the account's plan and the network"
+    if probes.is_local:
+        advice = "start the gateway, or pass its address with --gateway"
+    data_set = _asked("data set", probes.available_end, judge_end, advice)
+    if data_set.ok is False and contract.found == data_set.found:
+        # The same failure; once is enough.
+        contract = Check("contract", None, "not asked: the line above says why")
+    return [data_set, contract]
 
 
 def _check_clock(probes: Probes) -> Check:
