@@ -309,6 +309,31 @@ def test_the_doctor_refuses_the_symbols_that_live_refuses(
     assert said in ran.err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["live", "--db", "no where/live.duckdb"], "mkdir -p '"),
+        (["live", "es"], ": this takes no es; did you mean --symbol ES? See clustercore live -"),
+        (["stop", "--db", "a b.duckdb"], "clustercore live --db 'a b.duckdb'"),
+        (["db", "export", "x.duckdb", "--out", "x.xlsx"], "--out: no such format"),
+        (["gateway", "--instrument", "ES", "--instrument", "ES"], "--instrument: asked for twice"),
+        (["gateway", "--instrument", "es"], "did you mean"),
+        (["gateway", "--history-lag", "-8h"], "--history-lag: not a length of time (found '-8h'"),
+        (["gateway", "--port", "70000"], "--port: not an allowed value"),
+        (["backtest", "bars.csv", "--interval", "1m"], "pass --column high=NAME where"),
+    ],
+    ids=str,
+)
+def test_what_is_said_can_be_typed(
+    cli: Run, tmp_path: Path, arguments: list[str], said: str
+) -> None:
+    (tmp_path / "bars.csv").write_text("ts_event,open,hoch,low,close,volume\n0,1,1,1,1,1\n")
+    ran = cli(*arguments)
+    assert ran.code == 2
+    assert said in ran.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bars.csv", "run"]
+
+
 def test_an_env_file_that_is_none_is_said_of_the_key(cli: Run, tmp_path: Path) -> None:
     (tmp_path / ".env").mkdir()
     ran = cli("live")

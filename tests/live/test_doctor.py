@@ -185,9 +185,13 @@ def test_a_database_that_is_not_there_is_not_made(healthy: Probes, tmp_path: Pat
     def must_not() -> NoReturn:
         raise AssertionError
 
-    database = tmp_path / "new" / "folder" / "live.duckdb"
+    database = tmp_path / "new.duckdb"
+    assert line("database", replace(healthy, database=database, opened=must_not)).ok is True
+    assert not database.exists()
+    # What the live process would refuse.
+    database = tmp_path / "new folder" / "live.duckdb"
     check = line("database", replace(healthy, database=database, opened=must_not))
-    assert check.ok is True
+    assert (check.ok, check.advice) == (False, f"make it: mkdir -p '{database.parent}'")
     assert not database.parent.exists()
     healthy.database.write_text("a file", encoding="utf-8")
     below = healthy.database / "live.duckdb"

@@ -142,7 +142,7 @@ def is_greeted(port: int) -> bool:
         ("--port 70000", "port: .*found 70000, expected 0 to 65535"),
         ("--port -1", "port: .*found -1"),
         ("--port 65535", "--historical-port: .*no port after"),
-        ("--port 0 --historical-port 99999", "historical_port: .*99999"),
+        ("--port 0 --historical-port 99999", "--historical-port: .*99999"),
         ("--speed 1e308", r"speed: .*found 1e\+308"),
         ("--fault rsy", "--fault: no such fault .*did you mean rst"),
         ("--fault rst:after=3", "--fault: not an option .*found 'after=3'.* after_bars"),

@@ -260,6 +260,7 @@ def export(
     """
     bars_only = out.suffix.lower() in {".parquet", ".csv"}
     if not bars_only:
+        writing.check_no_table(out)
         writing.check_folder(out)
         if root is not None:
             raise ConfigError(
@@ -287,7 +288,7 @@ def _export_bars(store: Store, out: Path, root: str | None) -> dict[str, int]:
         raise ConfigError(
             "say whose bars to write",
             field="--root",
-            found=str(root),
+            found=root,
             expected=" or ".join(known) or "a store that holds bars",
         )
     taken = store.inputs(root).filter(

@@ -50,7 +50,7 @@ def gateway(
     instrument: Annotated[tuple[str, ...], Parameter(negative="")] = ("ES",),
     sessions: int = 8,
     fault: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
-    history_lag: str = "0h",
+    history_lag: Annotated[str, Parameter(allow_leading_hyphen=True)] = "0h",
     limits: bool = True,
 ) -> int:
     """Replay files over Databento's live protocol, on this machine only, to rehearse a day.
@@ -92,6 +92,7 @@ def gateway(
     from clustercore.gateway import Gateway
 
     _check_ports(port, historical_port)
+    _check_instruments(instrument)
     stream_faults, history_faults = read_faults(fault, lambda text: _instant(text, "--fault"))
     lag_s = _seconds(history_lag)
     with output.progress("reading market data") as step:
@@ -189,6 +190,22 @@ def _check_ports(port: int, historical_port: int | None) -> None:
             found=f"nothing beside --port {port}",
             expected=f"0 to {_LAST_PORT}",
         )
+
+
+def _check_instruments(roots: tuple[str, ...]) -> None:
+    """Refuse what the sample cannot simulate."""
+    from clustercore.instruments import Instrument
+
+    for root in roots:
+        if root not in Instrument.roots():
+            raise ConfigError(
+                "there is no built-in instrument of this name, and the sample has no other",
+                field="--instrument",
+                found=repr(root),
+                expected="one of " + " ".join(sorted(Instrument.roots())),
+            )
+        if roots.count(root) > 1:
+            raise ConfigError("asked for twice", field="--instrument", found=root)
 
 
 def _seconds(text: str) -> float:

@@ -61,10 +61,10 @@ def _typed_and_known(error: ConfigError) -> tuple[str | None, list[str]]:
         from clustercore.cli.faults import known_faults
 
         return found, list(known_faults())
-    if field == "instrument":
+    if field in {"instrument", "--instrument"}:
         from clustercore.instruments import Instrument
 
-        return found, list(Instrument.roots())
+        return found.upper(), list(Instrument.roots())
     names = [f"{row['section']}.{row['name']}" for row in config_fields()]
     if "." in field:
         return field, names

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -122,7 +123,7 @@ def live(
         f"{runner.status.state}: {runner.status.reason}\n"
         f"{counts['bars']:,} bars, {counts['recommendations']:,} recommendations, "
         f"{counts['connections']:,} connections\n"
-        f"Everything is in {db}; to check it: clustercore parity --db {db}"
+        f"Everything is in {db}; to check it: clustercore parity --db {shlex.quote(str(db))}"
     )
     return code
 
@@ -132,6 +133,7 @@ def _runner(config: Config, symbols: Sequence[str], db: Path, chosen: LiveSettin
     from clustercore.live.runner import LiveRunner
 
     _check_symbols(symbols)
+    _check_folder(db)
     # First: what is wrong with the file of both is said of the one that is needed.
     key = _key(chosen)
     channels = read_channels(os.environ, Path.cwd())
@@ -154,6 +156,18 @@ def _check_symbols(symbols: Sequence[str]) -> None:
                 found=repr(symbol),
                 expected="a product such as ES, or one contract such as ESZ6",
             )
+
+
+def _check_folder(db: Path) -> None:
+    """Refuse a database in a folder that is not there: a new account would begin unnoticed."""
+    folder = db.expanduser().absolute().parent
+    if not folder.exists():
+        raise ConfigError(
+            f"there is no such folder; make it with: mkdir -p {shlex.quote(str(folder))}",
+            field="--db",
+            found=str(db),
+            expected="a file in a folder that is there",
+        )
 
 
 def _check_free(database: Path) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import io
 import logging
 import os
-import re
 import sys
 from collections.abc import Sequence
 
 from cyclopts import CycloptsError
 
 from clustercore.cli.hints import hint
+from clustercore.cli.wording import as_options, usage
 from clustercore.errors import ClusterCoreError, ConfigError, DataError, EngineBusy, InternalError
 
 __all__ = ["BAD_INPUT", "FAULT", "FOUND", "INTERRUPTED", "OK", "PIPE_CLOSED", "main"]
@@ -24,18 +24,6 @@ INTERRUPTED = 130
 PIPE_CLOSED = 141
 
 _QUERY_INTERRUPTED = "Query interrupted"
-
-_OPTIONS = {
-    "symbol": "--symbol",
-    "interval": "--interval",
-    "label": "--label",
-    "tz": "--tz",
-    "roll": "--roll",
-    "instrument": "--instrument",
-    "start": "--from",
-    "end": "--to",
-}
-_ARGUMENT = re.compile(rf"(?<![\w.-])({'|'.join(_OPTIONS)})=")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -79,12 +67,12 @@ def _ended_by(error: BaseException, *, debug: bool) -> int:
         _say("interrupted")
         return INTERRUPTED
     if isinstance(error, CycloptsError):
-        _say(f"{error} See clustercore --help.")
+        _say(usage(error))
         return BAD_INPUT
     if isinstance(error, ClusterCoreError) and not isinstance(error, EngineBusy | InternalError):
         said = str(error)
         if isinstance(error, DataError | ConfigError):
-            said = f"{_as_options(said)}{hint(error)}"
+            said = f"{as_options(said)}{hint(error)}"
         _say(said)
         return BAD_INPUT
     _report_fault(error, debug=debug)
@@ -140,11 +128,6 @@ def _report_fault(error: BaseException, *, debug: bool) -> None:
         + "Please report it with the output of `clustercore versions` and of this command "
         + ("above." if debug else "run again with --debug.")
     )
-
-
-def _as_options(text: str) -> str:
-    """Return a message of the library with its arguments as options: ``label=`` is ``--label``."""
-    return _ARGUMENT.sub(lambda match: f"{_OPTIONS[match[1]]} ", text).replace(" )", ")")
 
 
 def _say(text: str) -> None:

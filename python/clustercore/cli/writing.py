@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "check_folder",
+    "check_no_table",
     "check_table",
     "staged_file",
     "staged_folder",
@@ -59,6 +60,17 @@ def check_table(path: Path) -> None:
         )
     if path.is_dir():
         raise _unusable(path, "this is a folder", "a folder", "a file name")
+
+
+def check_no_table(path: Path) -> None:
+    """Refuse what looks like a file of another format where a folder would be made of it."""
+    if path.suffix and not path.is_dir():
+        raise ConfigError(
+            "no such format; a folder gets every table",
+            field="--out",
+            found=str(path),
+            expected=f"a name that ends with {' or '.join(_TABLES)}, or a folder's, without a dot",
+        )
 
 
 def check_folder(path: Path) -> None:

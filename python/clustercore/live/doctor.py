@@ -9,6 +9,7 @@ from __future__ import annotations
 import email.utils
 import http.client
 import os
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -294,8 +295,13 @@ def _check_database(probes: Probes) -> Check:
 
 def _check_new_database(database: Path) -> Check:
     folder = database.absolute().parent
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
+    if not folder.exists():
+        return Check(
+            "database",
+            False,
+            f"{database} cannot be made: there is no folder {folder}",
+            f"make it: mkdir -p {shlex.quote(str(folder))}",
+        )
     if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):
         return Check("database", True, f"{database} will be made")
     return Check(
