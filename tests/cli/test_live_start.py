@@ -378,7 +378,7 @@ def test_the_doctor_reads_the_snapshot_of_a_process_that_runs(cli: Run, tmp_path
     ran = cli("doctor", *NOWHERE[:2], "--config", _historical("none"), "--json")
     owner.communicate("\n")
     checks = checks_of(ran)
-    assert checks["history"]["found"].startswith("ES: 1 sessions")
+    assert checks["history"]["found"].startswith("ES: 1 session;")
     assert checks["bars in sessions"]["ok"] is True
 
 

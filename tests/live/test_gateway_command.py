@@ -85,7 +85,7 @@ def test_a_date_without_bars_is_refused() -> None:
 def test_a_client_as_it_is_gets_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is said is all that the vendor's clients need."""
     with running("--sessions", "5", "--history-lag", "90m") as (_, said):
-        key, certificate = re.findall(r"key (\S+) .*\n +SSL_CERT_FILE (\S+)\n", said)[0]
+        key, certificate = re.findall(r"key (\S+) .*\n.*\n +SSL_CERT_FILE=(\S+)\n", said)[0]
         (address,) = re.findall(r"Historical on (\S+), 90m behind the market\n", said)
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", certificate)
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -111,7 +111,7 @@ def test_faults_are_scripted_by_the_command(monkeypatch: pytest.MonkeyPatch) -> 
             pytest.raises(databento.BentoError, match="connection limit"),
         ):
             client.subscribe()
-        certificate = re.findall(r"SSL_CERT_FILE (\S+)\n", said)[0]
+        certificate = re.findall(r"SSL_CERT_FILE=(\S+)\n", said)[0]
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", certificate)
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
         asking = databento.Historical(

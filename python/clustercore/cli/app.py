@@ -265,7 +265,7 @@ def _clusters(bars: Bars, config: Config) -> pl.DataFrame:
 
 def _title(bars: Bars, count: int) -> str:
     label = "SIMULATED, " if bars.simulated else ""
-    return f"{label}{bars.source}: {count} clusters"
+    return f"{label}{bars.source}: {output.counted(count, 'cluster')}"
 
 
 def _show_clusters(table: pl.DataFrame, bars: Bars, limit: int) -> None:
@@ -305,6 +305,7 @@ def _show_clusters(table: pl.DataFrame, bars: Bars, limit: int) -> None:
         ),
         title=title,
         right=numbers,
+        or_fields=True,
     )
 
 
@@ -365,7 +366,10 @@ def sample(
     if shown.json:
         output.emit_json(document)
     else:
-        output.emit_text(f"SIMULATED: {len(bars):,} bars of {sessions} sessions: {out}")
+        output.emit_text(
+            f"SIMULATED: {output.counted(len(bars), 'bar')} of "
+            f"{output.counted(sessions, 'session')}: {out}"
+        )
     return 0
 
 

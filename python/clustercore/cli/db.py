@@ -220,7 +220,7 @@ def rebuild(file: Path, /, *, shown: OutputOptions = AS_TEXT) -> int:
         epochs = map(asdict, made.epochs)
         output.emit_json({"file": file, "epochs": epochs, "deleted": made.deleted})
         return 0
-    lines = [f"{file}: {len(made.epochs)} epochs made again"]
+    lines = [f"{file}: {output.counted(len(made.epochs), 'epoch')} made again"]
     if made.deleted:
         lines.append(f"{made.deleted:,} rows of no epoch of the log deleted")
     for parity in made.epochs:
@@ -273,8 +273,11 @@ def export(
         written = _export_bars(store, out, root) if bars_only else _export_tables(store, out)
     if shown.json:
         output.emit_json({"out": out, "rows": written} | note)
+    elif bars_only:
+        output.emit_text(f"{output.counted(written['bars'], 'bar')}: {out}")
     else:
-        output.emit_text("\n".join(f"{rows:,} {name}: {out}" for name, rows in written.items()))
+        lines = (f"{name}: {output.counted(rows, 'row')}" for name, rows in written.items())
+        output.emit_text("\n".join((f"{out}:", *lines)))
     return 0
 
 

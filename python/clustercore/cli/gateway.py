@@ -240,18 +240,21 @@ def _say(served: Gateway, history: HistoricalServer, faults: tuple[str, ...], la
     """Say what is served, to whom, and which command to start beside it."""
     data = served.data
     label = "SIMULATED, " if data.simulated else ""
-    counts = f"{len(data.frame):,} bars and {len(data.trades):,} trades"
+    counts = f"{output.counted(len(data.frame), 'bar')} and "
+    counts += output.counted(len(data.trades), "trade")
     span = " to ".join(map(_text, data.span))
     symbols = " ".join(f"--symbol {root}" for root in sorted(set(data.roots.values())))
     address = f"{served.host}:{served.port}"
     begin = _text(served.market_now())
-    output.emit_text(f"{label}{data.source}: {counts} of {len(data.symbols)} instruments, {span}")
+    counts += f" of {output.counted(len(data.symbols), 'instrument')}"
+    output.emit_wrapped(f"{label}{data.source}: {counts}, {span}")
     output.emit_text(f"Live on {address} from {begin} at speed {served.speed:g}")
     output.emit_text(f"Historical on {history.url}{f', {lag} behind the market' if lag else ''}")
     if faults:
         output.emit_text(f"Faults: {' '.join(faults)}")
-    output.emit_text(f"For other clients: key {served.key} (public), REQUESTS_CA_BUNDLE and")
-    output.emit_text(f"  SSL_CERT_FILE {history.certificate}")
+    output.emit_text(f"For other clients: key {served.key} (public), and two variables:")
+    for name in ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"):
+        output.emit_text(f"  {name}={history.certificate}")
     output.emit_text(f"Start beside it: clustercore live --gateway {address} {symbols}")
     sys.stdout.flush()
 

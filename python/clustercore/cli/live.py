@@ -8,7 +8,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -28,6 +28,7 @@ from clustercore.errors import ClusterCoreError, ConfigError, EngineBusy, Intern
 
 if TYPE_CHECKING:
     from clustercore.config import Config
+    from clustercore.live.doctor import Check
     from clustercore.live.key import Key
     from clustercore.live.runner import LiveRunner, SessionSummary
     from clustercore.live.settings import LiveSettings
@@ -117,14 +118,18 @@ def live(
             )
             raise
     for found in runner.parities.values():
-        output.emit_text(_certificate(found))
+        _show_certificate(found)
     counts = runner.status.counts
-    output.emit_text(
-        f"{runner.status.state}: {runner.status.reason}\n"
-        f"{counts['bars']:,} bars, {counts['recommendations']:,} recommendations, "
-        f"{counts['connections']:,} connections\n"
-        f"Everything is in {db}; to check it: clustercore parity --db {shlex.quote(str(db))}"
+    told = (
+        output.counted(counts[name], name.removesuffix("s"))
+        for name in ("bars", "recommendations", "connections")
     )
+    output.emit_wrapped(
+        f"{runner.status.state}: {runner.status.reason}\n"
+        f"{', '.join(told)}\n"
+        f"Everything is in {db}; to check it:"
+    )
+    output.emit_text(f"  clustercore parity --db {shlex.quote(str(db))}")
     return code
 
 
@@ -230,7 +235,9 @@ def _session_lines(summary: SessionSummary) -> list[str]:
     from clustercore.live.status import utc_text
 
     net = sum(trade.net for trade in summary.trades)
-    what = f"{len(summary.clusters)} clusters, {len(summary.trades)} trades, net {net:+,.2f} USD"
+    clusters = output.counted(len(summary.clusters), "cluster")
+    trades = output.counted(len(summary.trades), "trade")
+    what = f"{clusters}, {trades}, net {net:+,.2f} USD"
     lines = [f"session to {utc_text(summary.close)}, {summary.root}: {what}"]
     if summary.clusters:
         lines.append(f"  {'cluster':<17} {'ratio':>6} {'modal price':>12} {'strength':>8}  became")
@@ -323,41 +330,42 @@ def status(*, db: Database = _DATABASE, shown: OutputOptions = AS_TEXT) -> int:
     if shown.json:
         output.emit_json(answer)
         return 0
-    output.emit_text(f"{answer['state']} since {answer['since']}: {answer['reason']}")
-    rows = [
-        (
-            row["root"],
-            row["contract"] or "",
-            row["last_bar_start"] or "",
-            row["session_volume"],
-            row["pending_retests"],
-            row["open_position"] or "",
-            f"{row['day_pnl']:,.2f}",
-            f"{row['equity']:,.2f}",
-            f"{row['risk_usd']:,.2f}",
-            row["blocked"] or "",
-        )
-        for row in answer["roots"]
-    ]
-    output.emit_table(
-        (
-            "root",
-            "contract",
-            "last bar",
-            "volume",
-            "retests",
-            "position",
-            "day USD",
-            "equity USD",
-            "at risk USD",
-            "blocked",
-        ),
-        rows,
-        right=("volume", "retests", "day USD", "equity USD", "at risk USD"),
+    output.emit_wrapped(f"{answer['state']} since {_at(answer['since'])}: {answer['reason']}")
+    headers = tuple(_COLUMNS)
+    rows = [tuple(shown(row) for shown in _COLUMNS.values()) for row in answer["roots"]]
+    output.emit_table(headers, rows, right=_NUMBERS, or_fields=True)
+    counts = ", ".join(
+        output.counted(value, name.removesuffix("s"), name)
+        for name, value in answer["counts"].items()
     )
-    counts = ", ".join(f"{value} {name}" for name, value in answer["counts"].items())
-    output.emit_text(f"{counts}; sum at risk {answer['risk_usd']:,.2f} USD with costs")
+    output.emit_wrapped(f"{counts}; sum at risk {answer['risk_usd']:,.2f} USD with costs")
     return 0
+
+
+def _at(text: str) -> str:
+    """Return an ISO time to the second, as people write it."""
+    return f"{text[:19].replace('T', ' ')} UTC"
+
+
+def _of_bar(text: str | None) -> str:
+    """Return day and minute of a bar."""
+    return text[5:16].replace("T", " ") if text else ""
+
+
+# What is shown of an engine, and how.
+_COLUMNS: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
+    "root": lambda row: row["root"],
+    "contract": lambda row: row["contract"] or "",
+    "last bar UTC": lambda row: _of_bar(row["last_bar_start"]),
+    "volume": lambda row: f"{row['session_volume']:,}",
+    "retests": lambda row: str(row["pending_retests"]),
+    "position": lambda row: row["open_position"] or "",
+    "day USD": lambda row: f"{row['day_pnl']:,.2f}",
+    "equity USD": lambda row: f"{row['equity']:,.2f}",
+    "at risk USD": lambda row: f"{row['risk_usd']:,.2f}",
+    "blocked": lambda row: row["blocked"] or "",
+}
+_NUMBERS: Final = ("volume", "retests", "day USD", "equity USD", "at risk USD")
 
 
 def stop(*, db: Database = _DATABASE, shown: OutputOptions = AS_TEXT) -> int:
@@ -428,11 +436,11 @@ def parity(*, db: Database = _DATABASE, shown: OutputOptions = AS_TEXT) -> int:
     if not found:
         output.emit_text(f"nothing to compare: {path} holds no input")
     for one in found:
-        output.emit_text(_certificate(one))
+        _show_certificate(one)
     _show_missed(missed)
     filled: list[float] = slipped["slippage_points"].drop_nulls().to_list()
     if filled:
-        output.emit_text(
+        output.emit_wrapped(
             f"{len(filled)} of {slipped.height} recommendations were filled; at their commit the "
             f"market was {_signed(sum(filled) / len(filled))} points from the model's fill on "
             f"average (worst {_signed(max(filled))})"
@@ -462,6 +470,10 @@ def _show_missed(missed: dict[tuple[str, int], Any]) -> None:
             )
 
 
+def _show_certificate(found: Parity) -> None:
+    output.emit_wrapped(_certificate(found), indent=11)
+
+
 def _certificate(found: Parity) -> str:
     verdict = "EQUAL" if found.ok else f"DIFFERENT: {found.difference}"
     if not found.config_id:
@@ -482,30 +494,30 @@ def _certificate(found: Parity) -> str:
     return "\n".join(lines)
 
 
-def _counted(counts: Mapping[str, int], names: Mapping[str, str]) -> str:
-    said = (f"{counts[kind]:,} {name}" for kind, name in names.items() if counts.get(kind))
+def _counted(counts: Mapping[str, int], names: Mapping[str, tuple[str, str]]) -> str:
+    said = (output.counted(counts[kind], *name) for kind, name in names.items() if counts.get(kind))
     return ", ".join(said) or "nothing"
 
 
 # Kinds of inputs and tables, in the words of a certificate.
 _INPUTS: Final = {
-    "bar": "bars",
-    "bar kept": "bars kept aside",
-    "prints": "minutes of trades",
-    "closed": "closings",
-    "contract": "changes of contract",
-    "operator": "words of the operator",
-    "epoch": "epoch",
-    "warm_up": "warm-up",
-    "carry": "account taken over",
+    "bar": ("bar", "bars"),
+    "bar kept": ("bar kept aside", "bars kept aside"),
+    "prints": ("minute of trades", "minutes of trades"),
+    "closed": ("closing", "closings"),
+    "contract": ("change of contract", "changes of contract"),
+    "operator": ("word of the operator", "words of the operator"),
+    "epoch": ("epoch", "epochs"),
+    "warm_up": ("warm-up", "warm-ups"),
+    "carry": ("account taken over", "accounts taken over"),
 }
 _ROWS: Final = {
-    "clusters": "clusters",
-    "signals": "signals",
-    "orders": "orders",
-    "trades": "trades",
-    "equity": "equity marks",
-    "risk": "halts and pauses",
+    "clusters": ("cluster", "clusters"),
+    "signals": ("signal", "signals"),
+    "orders": ("order", "orders"),
+    "trades": ("trade", "trades"),
+    "equity": ("equity mark", "equity marks"),
+    "risk": ("halt or pause", "halts and pauses"),
 }
 
 
@@ -537,12 +549,19 @@ def doctor(
     if shown.json:
         output.emit_json({"ok": exit_code(checks) == 0, "checks": [asdict(c) for c in checks]})
     else:
-        words = {True: "pass", False: "FAIL", None: "?"}
-        output.emit_table(
-            ("", "check", "found", "what to do"),
-            [(words[check.ok], check.name, check.found, check.advice) for check in checks],
-        )
+        _show_checks(checks)
     return exit_code(checks)
+
+
+def _show_checks(checks: Sequence[Check]) -> None:
+    words = {True: "pass", False: "FAIL", None: "?"}
+    name = max(len(check.name) for check in checks)
+    indent = len("pass") + name + 4
+    for check in checks:
+        head = f"{words[check.ok]:<4}  {check.name:<{name}}  "
+        output.emit_wrapped(f"{head}{check.found}", indent=indent)
+        if check.advice:
+            output.emit_wrapped(f"{'':{indent}}to do: {check.advice}", indent=indent)
 
 
 service = App(name="service", help="Run the live process as a systemd service.")

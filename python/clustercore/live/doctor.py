@@ -316,7 +316,7 @@ def _check_history(probes: Probes) -> Check:
     def judge(counts: Mapping[str, int]) -> Check:
         needed = probes.sessions_needed
         short = sorted(root for root, count in counts.items() if count < needed)
-        found = ", ".join(f"{root}: {count} sessions" for root, count in counts.items())
+        found = ", ".join(f"{root}: {_sessions(count)}" for root, count in counts.items())
         found = f"{found or 'none stored'}; {needed} needed"
         if counts and not short:
             return Check("history", True, found)
@@ -328,6 +328,10 @@ def _check_history(probes: Probes) -> Check:
         )
 
     return _asked("history", probes.history, judge, "see the line of the database")
+
+
+def _sessions(count: int) -> str:
+    return f"{count} session" if count == 1 else f"{count} sessions"
 
 
 def _check_disk(probes: Probes) -> Check:
