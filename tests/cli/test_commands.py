@@ -41,6 +41,34 @@ def test_help_has_examples_that_begin_with_the_command(cli: Run, command: list[s
     assert all(example.startswith(f"clustercore {' '.join(command)}") for example in examples)
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        *COMMANDS,
+        [],
+        ["data"],
+        ["config"],
+        ["db"],
+        ["service"],
+        ["live"],
+        ["gateway"],
+        ["db", "sql"],
+    ],
+    ids=" ".join,
+)
+def test_examples_can_be_copied_from_a_narrow_terminal(cli: Run, command: list[str]) -> None:
+    shown = cli(*command, "--help").out
+    examples = shown.partition("Examples:\n")[2].partition("\n\nExit codes")[0].splitlines()
+    assert [line for line in examples if line.strip()]
+    assert all(line.startswith("  clustercore") for line in examples if line.strip()), shown
+    assert "('ES',)" not in shown
+
+
+def test_sentences_of_help_flow(cli: Run) -> None:
+    shown = cli("db", "sql", "--help").out
+    assert "\nowns the store, its newest snapshot is asked.\n" in shown
+
+
 def test_the_page_and_the_help_name_every_command(cli: Run) -> None:
     page = (ROOT / "docs/command-line.md").read_text("utf-8")
     for command in COMMANDS:

@@ -12,6 +12,7 @@ from clustercore.cli import output, writing
 from clustercore.cli.data import data
 from clustercore.cli.db import db
 from clustercore.cli.gateway import gateway
+from clustercore.cli.help import HelpPage
 from clustercore.cli.options import (
     ANY_DATA,
     AS_TEXT,
@@ -58,8 +59,18 @@ def _version() -> str:
 app = App(
     name="clustercore",
     help="Volume-cluster futures trading: backtests without look-ahead, from files to a report.",
-    help_epilogue=_EXIT_CODES,
+    help_epilogue="""Examples:
+
+  clustercore backtest
+  clustercore gateway --speed 3000
+  clustercore live --gateway 127.0.0.1:13000
+  clustercore status
+  clustercore backtest --help
+
+"""
+    + _EXIT_CODES,
     help_format="plaintext",
+    help_formatter=HelpPage(),
     version=_version,
     help_on_error=False,
     print_error=False,
@@ -105,8 +116,8 @@ for _command, _name, _examples, _codes in (
         "gateway",
         (
             "gateway",
-            "gateway es_2019.dbn.zst --from 2019-03-04 --speed 600 --port 13000",
-            "gateway --fault fin:after_bars=300 --fault rst:after_bars=900,outage_s=90",
+            "gateway es_2019.dbn.zst --from 2019-03-04 --speed 600",
+            "gateway --fault fin:after_bars=300 --fault rst:after_bars=900",
             "gateway --history-lag 8h --fault rate_limit:times=3",
         ),
         _exit_codes(stops_in_order=True),
@@ -128,8 +139,9 @@ app.command(live_commands.service)
 
   clustercore backtest
   clustercore backtest es_2019.dbn.zst --preset v6 --out results
-  clustercore backtest bars.csv --symbol ESZ5 --label start --tz America/New_York
-  clustercore backtest es.parquet --from 2019-01-01 --to 2019-07-01 --set cluster.threshold=3
+  clustercore backtest bars.csv --symbol ESZ5 --label start --tz UTC
+  clustercore backtest es.parquet --from 2019-01-01 --to 2019-07-01
+  clustercore backtest es.parquet --set cluster.threshold=3
   clustercore backtest es.parquet --json | jq .statistics.net_usd
 
 """
@@ -205,7 +217,7 @@ def _result_document(result: BacktestResult, out: Path | None) -> dict[str, Any]
   clustercore clusters
   clustercore clusters es_2019.dbn.zst --preset v6 --limit 0
   clustercore clusters es.parquet --set cluster.threshold=1.5 --out clusters.csv
-  clustercore clusters es.parquet --json | jq '.clusters[] | select(.reason == "armed")'
+  clustercore clusters es.parquet --json | jq '.clusters[].reason'
 
 """
     + _EXIT_CODES,
@@ -324,7 +336,7 @@ def _check_limit(limit: int) -> None:
     help_epilogue="""Examples:
 
   clustercore sample --out sample.parquet
-  clustercore sample --out sample.csv --sessions 5 --seed 7 --instrument NQ --interval 5m
+  clustercore sample --out nq.csv --sessions 5 --instrument NQ --interval 5m
 
 """
     + _EXIT_CODES,

@@ -36,6 +36,12 @@ _NANOS = 10**9
 db = App(
     name="db",
     help="Look into the store of a live process, check it, copy it, ask it.",
+    help_epilogue="""Examples:
+
+  clustercore db info live.duckdb
+  clustercore db sql live.duckdb "SELECT * FROM trades"
+  clustercore db export live.duckdb --out bars.parquet
+""",
 )
 
 
@@ -363,9 +369,9 @@ def snapshot(
     help_epilogue="""Examples:
 
   clustercore db sql live.duckdb "SELECT * FROM trades ORDER BY exit_time DESC"
-  clustercore db sql live.duckdb "SELECT reason, count(*) FROM clusters GROUP BY 1" --json
+  clustercore db sql live.duckdb "SELECT count(*) FROM clusters" --json
   clustercore db sql live.duckdb "SUMMARIZE inputs"
-  clustercore db sql live.duckdb "SELECT sum(net) FROM trades" --seconds 5 --memory 256MB
+  clustercore db sql live.duckdb "SELECT sum(net) FROM trades" --seconds 5
 """,
 )
 def sql(

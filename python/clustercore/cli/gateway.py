@@ -47,11 +47,11 @@ def gateway(
     end: Annotated[str | None, Parameter(name="--to")] = None,
     at_end: Literal["hold", "close"] = "hold",
     hold: Annotated[bool, Parameter(negative="", show_default=False)] = False,
-    instrument: Annotated[tuple[str, ...], Parameter(negative="")] = ("ES",),
+    instrument: Annotated[tuple[str, ...], Parameter(negative="", show_default=" ".join)] = ("ES",),
     sessions: int = 8,
     fault: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
     history_lag: Annotated[str, Parameter(allow_leading_hyphen=True)] = "0h",
-    limits: bool = True,
+    limits: Annotated[bool, Parameter(show_default=False)] = True,
 ) -> int:
     """Replay files over Databento's live protocol, on this machine only, to rehearse a day.
 

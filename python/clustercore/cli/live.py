@@ -48,6 +48,7 @@ Symbols = Annotated[
     Parameter(
         name="--symbol",
         negative="",
+        show_default=" ".join,
         help="Product such as ES, of which the front month is followed, or one contract such as "
         "ESZ6; may be repeated.",
     ),
@@ -564,15 +565,21 @@ def _show_checks(checks: Sequence[Check]) -> None:
             output.emit_wrapped(f"{'':{indent}}to do: {check.advice}", indent=indent)
 
 
-service = App(name="service", help="Run the live process as a systemd service.")
+service = App(
+    name="service",
+    help="Run the live process as a systemd service.",
+    help_epilogue="""Examples:
+
+  clustercore service install --dry-run
+""",
+)
 
 
 @service.command(
     help_epilogue="""Examples:
 
   clustercore service install --dry-run
-  clustercore service install --user --symbol ES --symbol NQ --db ~/es/live.duckdb
-
+  clustercore service install --user --symbol ES --db ~/es/live.duckdb
 """
 )
 def install(
