@@ -40,8 +40,9 @@ __all__ = ["app"]
 def _exit_codes(found: str = "a check found something", *, stops_in_order: bool = False) -> str:
     """Return what exit codes mean; what Ctrl-C stops in order has not been interrupted."""
     done, interrupted = ("0 stopped, by Ctrl-C too", "") if stops_in_order else ("0 done", _CTRL_C)
+    one = f"1 {found}, " if found else ""
     return (
-        f"Exit codes: {done}, 1 {found}, 2 bad input or usage, 3 a fault of clustercore, "
+        f"Exit codes: {done}, {one}2 bad input or usage, 3 a fault of clustercore, "
         f"{interrupted}141 the reader of the output went away."
     )
 
@@ -120,7 +121,7 @@ for _command, _name, _examples, _codes in (
             "gateway --fault fin:after_bars=300 --fault rst:after_bars=900",
             "gateway --history-lag 8h --fault rate_limit:times=3",
         ),
-        _exit_codes(stops_in_order=True),
+        _exit_codes("", stops_in_order=True),
     ),
 ):
     app.command(

@@ -14,6 +14,7 @@ __all__ = ["as_options", "usage"]
 
 _OPTIONS: Final = {
     "symbol": "--symbol",
+    "columns": "--column",
     "interval": "--interval",
     "label": "--label",
     "tz": "--tz",

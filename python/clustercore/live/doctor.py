@@ -249,7 +249,7 @@ def _check_account(probes: Probes, *, has_key: bool) -> list[Check]:
     else:
         advice = "check --symbol, and that history answers"
         contract = _asked("contract", probes.leads, judge_leads, advice)
-    advice = "check the key, the account's plan and the network"
+    advice = "check the network, the key and the account's plan"
     if probes.is_local:
         advice = "start the gateway, or pass its address with --gateway"
     data_set = _asked("data set", probes.available_end, judge_end, advice)
