@@ -345,6 +345,18 @@ def test_an_env_file_that_is_none_is_said_of_the_key(cli: Run, tmp_path: Path) -
     assert "is not UTF-8 text" in cli("live").err
 
 
+def test_what_is_refused_for_good_is_said_with_what_to_do() -> None:
+    from clustercore.cli.live import _say_note, _Tries
+    from clustercore.store import FeedEvent
+
+    said: list[str] = []
+    event = FeedEvent(
+        at=0, kind="state", reason="Authentication failed.", detail={"state": "FATAL"}
+    )
+    _say_note(said.append, event, _Tries())
+    assert said[0].endswith("FATAL: Authentication failed.; see: clustercore doctor")
+
+
 def test_what_ended_it_is_said_once(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: LiveRunner) -> int:
         raise ConfigError("unusable", field="a.b")

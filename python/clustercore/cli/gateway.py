@@ -252,7 +252,7 @@ def _say(served: Gateway, history: HistoricalServer, faults: tuple[str, ...], la
     output.emit_text(f"Historical on {history.url}{f', {lag} behind the market' if lag else ''}")
     if faults:
         output.emit_text(f"Faults: {' '.join(faults)}")
-    output.emit_text(f"For other clients: key {served.key} (public), and two variables:")
+    output.emit_text(f"For other clients: key {served.key} (public) and")
     for name in ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"):
         output.emit_text(f"  {name}={history.certificate}")
     output.emit_text(f"Start beside it: clustercore live --gateway {address} {symbols}")
