@@ -194,7 +194,8 @@ def file_mode(folder: str | Path | None = None) -> int | None:
     """
     file = Path.cwd() / ".env" if folder is None else Path(folder) / ".env"
     try:
-        return stat.S_IMODE(file.stat().st_mode)
+        found = file.stat().st_mode
+        return stat.S_IMODE(found) if stat.S_ISREG(found) else None
     except OSError:
         return None
 
