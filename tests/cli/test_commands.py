@@ -6,6 +6,7 @@ import json
 import math
 import re
 import shlex
+import sys
 from datetime import datetime
 from pathlib import Path
 
@@ -38,6 +39,34 @@ def test_help_has_examples_that_begin_with_the_command(cli: Run, command: list[s
     examples = re.findall(r"^  (clustercore .*)$", ran.out, re.MULTILINE)
     assert examples, ran.out
     assert all(example.startswith(f"clustercore {' '.join(command)}") for example in examples)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *COMMANDS,
+        [],
+        ["data"],
+        ["config"],
+        ["db"],
+        ["service"],
+        ["live"],
+        ["gateway"],
+        ["db", "sql"],
+    ],
+    ids=" ".join,
+)
+def test_examples_can_be_copied_from_a_narrow_terminal(cli: Run, command: list[str]) -> None:
+    shown = cli(*command, "--help").out
+    examples = shown.partition("Examples:\n")[2].partition("\n\nExit codes")[0].splitlines()
+    assert [line for line in examples if line.strip()]
+    assert all(line.startswith("  clustercore") for line in examples if line.strip()), shown
+    assert "('ES',)" not in shown
+
+
+def test_sentences_of_help_flow(cli: Run) -> None:
+    shown = cli("db", "sql", "--help").out
+    assert "\nowns the store, its newest snapshot is asked.\n" in shown
 
 
 def test_the_page_and_the_help_name_every_command(cli: Run) -> None:
@@ -171,6 +200,29 @@ def test_a_table_is_not_cut_where_nobody_looks(
     shown = capsys.readouterr().out
     assert "x" * 300 in shown
     assert "[bold]not markup[/bold]" in shown
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_nothing_is_broken_in_two_on_a_narrow_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    headers = [f"column_{place}" for place in range(9)]
+    row = ["2024-12-16 09:56", "50,000.00", *["a reason of some length"] * 7]
+    output.emit_rows(headers, [row])
+    output.emit_table(headers, [row], or_fields=True)
+    output.emit_wrapped("  taken    5 bars, 1 change of contract, " + "9 minutes of trades, " * 5)
+    shown = capsys.readouterr().out
+    assert shown.count("  column_0: 2024-12-16 09:56\n  column_1: 50,000.00\n") == 2
+    assert max(map(len, shown.splitlines())) <= columns
+    assert "change of contract" in " ".join(shown.split())
+
+
+def test_a_table_in_a_pipe_ends_where_its_text_ends(capsys: pytest.CaptureFixture[str]) -> None:
+    output.emit_table(("a", "b"), [("x" * 90, ""), ("y", "z")])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line != line.rstrip()] == []
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])

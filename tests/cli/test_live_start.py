@@ -216,7 +216,7 @@ def lasting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--symbol", "ES.c.0"), "not followed from one contract to the next"),
+        (("--symbol", "ES.c.0"), "such a symbol is not followed"),
         (("--symbol", ""), "symbol"),
         (("--symbol", "ES", "--symbol", "ESZ6"), "asked for twice"),
         (("--set", "entry.mode=close"), "a close that has passed cannot be traded"),
@@ -291,8 +291,91 @@ def test_a_gateway_that_is_gone_is_said_at_once(cli: Run, monkeypatch: pytest.Mo
     monkeypatch.setattr("clustercore.live.history.History._pause", never)
     checks = checks_of(cli("doctor", "--gateway", "127.0.0.1:9", "--json"))
     assert checks["data set"]["ok"] is False
-    assert checks["contract"]["ok"] is False
+    assert "no gateway listens on 127.0.0.1:10" in checks["data set"]["found"]
+    assert "key" not in checks["data set"]["advice"]
+    assert checks["contract"]["ok"] is None
     assert "AssertionError" not in str(checks)
+
+
+@pytest.mark.parametrize("command", ["live", "doctor"])
+@pytest.mark.parametrize(
+    ("symbols", "said"),
+    [
+        (["es"], "(found 'es', expected a product such as ES, or one contract such as ESZ6); did "),
+        (["nqz6"], "did you mean NQZ6?"),
+        (["ES.FUT"], "did you mean ES?"),
+        ([""], "found ''"),
+        ([" ES"], "found ' ES'"),
+        (["NQ", "NQ"], "asked for twice"),
+        (["XX"], "no product of this name"),
+    ],
+    ids=str,
+)
+def test_the_doctor_refuses_the_symbols_that_live_refuses(
+    cli: Run, command: str, symbols: list[str], said: str
+) -> None:
+    options = [part for symbol in symbols for part in ("--symbol", symbol)]
+    ran = cli(command, *NOWHERE[:2], *options)
+    assert ran.code == 2
+    assert said in ran.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["live", "--db", "no where/live.duckdb"], "mkdir -p '"),
+        (["live", "es"], ": this takes no es; did you mean --symbol ES? See clustercore live -"),
+        (["stop", "--db", "a b.duckdb"], "clustercore live --db 'a b.duckdb'"),
+        (["db", "export", "x.duckdb", "--out", "x.xlsx"], "--out: no such format"),
+        (["gateway", "--instrument", "ES", "--instrument", "ES"], "--instrument: asked for twice"),
+        (["gateway", "--instrument", "es"], "did you mean"),
+        (["gateway", "--history-lag", "-8h"], "--history-lag: not a length of time (found '-8h'"),
+        (["gateway", "--port", "70000"], "--port: not an allowed value"),
+        (["backtest", "bars.csv", "--interval", "1m"], "pass --column high=NAME where"),
+    ],
+    ids=str,
+)
+def test_what_is_said_can_be_typed(
+    cli: Run, tmp_path: Path, arguments: list[str], said: str
+) -> None:
+    (tmp_path / "bars.csv").write_text("ts_event,open,hoch,low,close,volume\n0,1,1,1,1,1\n")
+    ran = cli(*arguments)
+    assert ran.code == 2
+    assert said in ran.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bars.csv", "run"]
+
+
+def test_an_env_file_that_is_none_is_said_of_the_key(cli: Run, tmp_path: Path) -> None:
+    (tmp_path / ".env").mkdir()
+    ran = cli("live")
+    assert ran.code == 2
+    assert ran.err.startswith("clustercore: DATABENTO_API_KEY: ")
+    assert "is no file; write one" in ran.err
+    (tmp_path / ".env").rmdir()
+    (tmp_path / ".env").write_text("DATABENTO_API_KEY=db-", "utf-16")
+    assert "is not UTF-8 text" in cli("live").err
+
+
+def test_what_is_refused_for_good_is_said_with_what_to_do() -> None:
+    from clustercore.cli.live import _say_note, _Tries
+    from clustercore.store import FeedEvent
+
+    said: list[str] = []
+    event = FeedEvent(
+        at=0, kind="state", reason="Authentication failed.", detail={"state": "FATAL"}
+    )
+    _say_note(said.append, event, _Tries())
+    assert said[0].endswith("FATAL: Authentication failed.; see: clustercore doctor")
+
+
+def test_what_ended_it_is_said_once(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: LiveRunner) -> int:
+        raise ConfigError("unusable", field="a.b")
+
+    monkeypatch.setattr(LiveRunner, "run", refuse)
+    ran = cli("live", *NOWHERE)
+    assert "unusable" not in ran.out
+    assert ran.err == "clustercore: a.b: unusable\n"
 
 
 def test_what_nobody_can_say_comes_with_advice(cli: Run) -> None:
@@ -318,7 +401,7 @@ def test_the_doctor_reads_the_snapshot_of_a_process_that_runs(cli: Run, tmp_path
     ran = cli("doctor", *NOWHERE[:2], "--config", _historical("none"), "--json")
     owner.communicate("\n")
     checks = checks_of(ran)
-    assert checks["history"]["found"].startswith("ES: 1 sessions")
+    assert checks["history"]["found"].startswith("ES: 1 session;")
     assert checks["bars in sessions"]["ok"] is True
 
 

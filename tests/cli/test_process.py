@@ -169,6 +169,41 @@ def test_a_reader_that_goes_away_is_no_fault() -> None:
     assert errors == ""
 
 
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["data", "sessions", "--limit", "0"], ["versions"]], ids=" ".join
+)
+def test_a_reader_that_goes_away_is_nothing_that_a_check_found(arguments: list[str]) -> None:
+    ran = subprocess.run(
+        ["bash", "-c", '"$@" | true; echo "${PIPESTATUS[0]}"', "bash", *PROGRAM, *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (ran.stdout, ran.stderr) == ("141\n", "")
+
+
+def test_letters_that_the_output_does_not_have_are_replaced(tmp_path: Path) -> None:
+    from clustercore.store import Store
+
+    Store.open(tmp_path / "live.duckdb").close()
+    ran = subprocess.run(
+        [*PROGRAM, "db", "sql", str(tmp_path / "live.duckdb"), "SELECT 'caf\u00e9 \u20ac' a"],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+        check=True,
+    )
+    assert ran.stdout.decode("latin-1").split() == ["a", "------", "caf\u00e9", "?"]
+
+
+def test_ctrl_c_during_a_query_is_no_fault(
+    cli: Run, sample_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The database library makes this of the signal.
+    monkeypatch.setattr(cc.Engine, "run", raising(RuntimeError("Query interrupted")))
+    ran = cli("clusters", sample_file)
+    assert (ran.code, ran.err) == (130, "clustercore: interrupted\n")
+
+
 def raising(error: BaseException) -> object:
     def fail(*_arguments: object, **_options: object) -> None:
         raise error

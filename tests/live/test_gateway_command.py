@@ -85,7 +85,7 @@ def test_a_date_without_bars_is_refused() -> None:
 def test_a_client_as_it_is_gets_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is said is all that the vendor's clients need."""
     with running("--sessions", "5", "--history-lag", "90m") as (_, said):
-        key, certificate = re.findall(r"key (\S+) .*\n +SSL_CERT_FILE (\S+)\n", said)[0]
+        key, certificate = re.findall(r"key (\S+) .*\n.*\n +SSL_CERT_FILE=(\S+)\n", said)[0]
         (address,) = re.findall(r"Historical on (\S+), 90m behind the market\n", said)
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", certificate)
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -111,7 +111,7 @@ def test_faults_are_scripted_by_the_command(monkeypatch: pytest.MonkeyPatch) -> 
             pytest.raises(databento.BentoError, match="connection limit"),
         ):
             client.subscribe()
-        certificate = re.findall(r"SSL_CERT_FILE (\S+)\n", said)[0]
+        certificate = re.findall(r"SSL_CERT_FILE=(\S+)\n", said)[0]
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", certificate)
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
         asking = databento.Historical(
@@ -142,7 +142,7 @@ def is_greeted(port: int) -> bool:
         ("--port 70000", "port: .*found 70000, expected 0 to 65535"),
         ("--port -1", "port: .*found -1"),
         ("--port 65535", "--historical-port: .*no port after"),
-        ("--port 0 --historical-port 99999", "historical_port: .*99999"),
+        ("--port 0 --historical-port 99999", "--historical-port: .*99999"),
         ("--speed 1e308", r"speed: .*found 1e\+308"),
         ("--fault rsy", "--fault: no such fault .*did you mean rst"),
         ("--fault rst:after=3", "--fault: not an option .*found 'after=3'.* after_bars"),

@@ -146,7 +146,7 @@ def test_a_file_without_the_key_may_be_read_by_all(
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / ".env").mkdir()
-    with pytest.raises(ConfigError, match=r"\.env cannot be read: .*export DATABENTO_API_KEY"):
+    with pytest.raises(ConfigError, match=r"\.env is no file; .*export DATABENTO_API_KEY"):
         read_key({}, tmp_path)
 
 
@@ -154,6 +154,12 @@ def test_bytes_that_are_no_text_do_not_matter(tmp_path: Path) -> None:
     (tmp_path / ".env").write_bytes(b"\xff\xfe=\x00\nDATABENTO_API_KEY=" + VALID.encode() + b"\n")
     (tmp_path / ".env").chmod(0o600)
     assert read_key({}, tmp_path).reveal() == VALID
+
+
+def test_a_file_that_an_editor_saved_as_utf_16_is_named(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(f"DATABENTO_API_KEY={VALID}\n", "utf-16")
+    with pytest.raises(ConfigError, match="is not UTF-8 text; save it"):
+        read_key({}, tmp_path)
 
 
 def test_an_environment_for_children_has_no_secret() -> None:

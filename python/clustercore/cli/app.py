@@ -12,6 +12,7 @@ from clustercore.cli import output, writing
 from clustercore.cli.data import data
 from clustercore.cli.db import db
 from clustercore.cli.gateway import gateway
+from clustercore.cli.help import HelpPage
 from clustercore.cli.options import (
     ANY_DATA,
     AS_TEXT,
@@ -35,10 +36,19 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-_EXIT_CODES = (
-    "Exit codes: 0 done, 1 a check found something, 2 bad input or usage, 3 a fault of "
-    "clustercore, 130 interrupted, 141 the reader of the output went away."
-)
+
+def _exit_codes(found: str = "a check found something", *, stops_in_order: bool = False) -> str:
+    """Return what exit codes mean; what Ctrl-C stops in order has not been interrupted."""
+    done, interrupted = ("0 stopped, by Ctrl-C too", "") if stops_in_order else ("0 done", _CTRL_C)
+    one = f"1 {found}, " if found else ""
+    return (
+        f"Exit codes: {done}, {one}2 bad input or usage, 3 a fault of clustercore, "
+        f"{interrupted}141 the reader of the output went away."
+    )
+
+
+_CTRL_C = "130 interrupted, "
+_EXIT_CODES = _exit_codes()
 
 
 def _version() -> str:
@@ -50,8 +60,18 @@ def _version() -> str:
 app = App(
     name="clustercore",
     help="Volume-cluster futures trading: backtests without look-ahead, from files to a report.",
-    help_epilogue=_EXIT_CODES,
+    help_epilogue="""Examples:
+
+  clustercore backtest
+  clustercore gateway --speed 3000
+  clustercore live --gateway 127.0.0.1:13000
+  clustercore status
+  clustercore backtest --help
+
+"""
+    + _EXIT_CODES,
     help_format="plaintext",
+    help_formatter=HelpPage(),
     version=_version,
     help_on_error=False,
     print_error=False,
@@ -69,23 +89,39 @@ app.command(
   clustercore live --config es.toml --live max_bar_age_s=5
 
 """
-    + _EXIT_CODES,
+    + _exit_codes("refused for good, or a difference", stops_in_order=True),
 )
-for _command, _name, _examples in (
-    (live_commands.status, "status", ("status", "status --db es.duckdb --json")),
-    (live_commands.stop, "stop", ("stop", "stop --db es.duckdb")),
-    (live_commands.reset_halt, "reset-halt", ("reset-halt", "reset-halt --root ES")),
-    (live_commands.doctor, "doctor", ("doctor", "doctor --symbol NQ --gateway 127.0.0.1:13000")),
-    (live_commands.parity, "parity", ("parity", "parity --db es.duckdb --json")),
+for _command, _name, _examples, _codes in (
+    (live_commands.status, "status", ("status", "status --db es.duckdb --json"), _EXIT_CODES),
+    (live_commands.stop, "stop", ("stop", "stop --db es.duckdb"), _EXIT_CODES),
+    (
+        live_commands.reset_halt,
+        "reset-halt",
+        ("reset-halt", "reset-halt --root ES"),
+        _EXIT_CODES,
+    ),
+    (
+        live_commands.doctor,
+        "doctor",
+        ("doctor", "doctor --symbol NQ --gateway 127.0.0.1:13000"),
+        _exit_codes("a line fails"),
+    ),
+    (
+        live_commands.parity,
+        "parity",
+        ("parity", "parity --db es.duckdb --json"),
+        _exit_codes("a difference"),
+    ),
     (
         gateway,
         "gateway",
         (
             "gateway",
-            "gateway es_2019.dbn.zst --from 2019-03-04 --speed 600 --port 13000",
-            "gateway --fault fin:after_bars=300 --fault rst:after_bars=900,outage_s=90",
+            "gateway es_2019.dbn.zst --from 2019-03-04 --speed 600",
+            "gateway --fault fin:after_bars=300 --fault rst:after_bars=900",
             "gateway --history-lag 8h --fault rate_limit:times=3",
         ),
+        _exit_codes("", stops_in_order=True),
     ),
 ):
     app.command(
@@ -93,7 +129,7 @@ for _command, _name, _examples in (
         name=_name,
         help_epilogue="Examples:\n\n"
         + "".join(f"  clustercore {example}\n" for example in _examples)
-        + f"\n{_EXIT_CODES}",
+        + f"\n{_codes}",
     )
 app.command(db)
 app.command(live_commands.service)
@@ -104,8 +140,9 @@ app.command(live_commands.service)
 
   clustercore backtest
   clustercore backtest es_2019.dbn.zst --preset v6 --out results
-  clustercore backtest bars.csv --symbol ESZ5 --label start --tz America/New_York
-  clustercore backtest es.parquet --from 2019-01-01 --to 2019-07-01 --set cluster.threshold=3
+  clustercore backtest bars.csv --symbol ESZ5 --label start --tz UTC
+  clustercore backtest es.parquet --from 2019-01-01 --to 2019-07-01
+  clustercore backtest es.parquet --set cluster.threshold=3
   clustercore backtest es.parquet --json | jq .statistics.net_usd
 
 """
@@ -181,7 +218,7 @@ def _result_document(result: BacktestResult, out: Path | None) -> dict[str, Any]
   clustercore clusters
   clustercore clusters es_2019.dbn.zst --preset v6 --limit 0
   clustercore clusters es.parquet --set cluster.threshold=1.5 --out clusters.csv
-  clustercore clusters es.parquet --json | jq '.clusters[] | select(.reason == "armed")'
+  clustercore clusters es.parquet --json | jq '.clusters[].reason'
 
 """
     + _EXIT_CODES,
@@ -241,7 +278,7 @@ def _clusters(bars: Bars, config: Config) -> pl.DataFrame:
 
 def _title(bars: Bars, count: int) -> str:
     label = "SIMULATED, " if bars.simulated else ""
-    return f"{label}{bars.source}: {count} clusters"
+    return f"{label}{bars.source}: {output.counted(count, 'cluster')}"
 
 
 def _show_clusters(table: pl.DataFrame, bars: Bars, limit: int) -> None:
@@ -281,6 +318,7 @@ def _show_clusters(table: pl.DataFrame, bars: Bars, limit: int) -> None:
         ),
         title=title,
         right=numbers,
+        or_fields=True,
     )
 
 
@@ -299,7 +337,7 @@ def _check_limit(limit: int) -> None:
     help_epilogue="""Examples:
 
   clustercore sample --out sample.parquet
-  clustercore sample --out sample.csv --sessions 5 --seed 7 --instrument NQ --interval 5m
+  clustercore sample --out nq.csv --sessions 5 --instrument NQ --interval 5m
 
 """
     + _EXIT_CODES,
@@ -341,7 +379,10 @@ def sample(
     if shown.json:
         output.emit_json(document)
     else:
-        output.emit_text(f"SIMULATED: {len(bars):,} bars of {sessions} sessions: {out}")
+        output.emit_text(
+            f"SIMULATED: {output.counted(len(bars), 'bar')} of "
+            f"{output.counted(sessions, 'session')}: {out}"
+        )
     return 0
 
 

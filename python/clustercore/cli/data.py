@@ -52,6 +52,12 @@ _FINDINGS = {
 data = App(
     name="data",
     help="Check market data, convert it, and see its sessions and contracts.",
+    help_epilogue="""Examples:
+
+  clustercore data check bars.csv
+  clustercore data convert es_2019.dbn.zst --out es.parquet
+  clustercore data sessions
+""",
 )
 
 
@@ -59,7 +65,7 @@ data = App(
     help_epilogue="""Examples:
 
   clustercore data check es_2019.dbn.zst
-  clustercore data check bars.csv --symbol NQ --tz America/New_York --label start --strict
+  clustercore data check bars.csv --symbol NQ --tz UTC --label start --strict
   clustercore data check es.parquet --json | jq .warnings
 
 Exit codes: 0 nothing wrong, 1 an error was found (with --strict, a warning), 2 bad input or usage.
@@ -173,7 +179,7 @@ def _cell(value: object) -> str:
 
   clustercore data convert es_2019.dbn.zst --out es_2019.parquet
   clustercore data convert trades.dbn.zst --interval 5m --out bars.csv
-  clustercore data convert nq.csv --symbol NQ --tz America/New_York --label start --out nq.parquet
+  clustercore data convert nq.csv --tz UTC --label start --out nq.parquet
 """,
 )
 def convert(

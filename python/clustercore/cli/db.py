@@ -43,6 +43,12 @@ _GRACE_S = 3.0
 db = App(
     name="db",
     help="Look into the store of a live process, check it, copy it, ask it.",
+    help_epilogue="""Examples:
+
+  clustercore db info live.duckdb
+  clustercore db sql live.duckdb "SELECT * FROM trades"
+  clustercore db export live.duckdb --out bars.parquet
+""",
 )
 
 
@@ -228,7 +234,7 @@ def rebuild(file: Path, /, *, shown: OutputOptions = AS_TEXT) -> int:
         epochs = map(asdict, made.epochs)
         output.emit_json({"file": file, "epochs": epochs, "deleted": made.deleted})
         return 0
-    lines = [f"{file}: {len(made.epochs)} epochs made again"]
+    lines = [f"{file}: {output.counted(len(made.epochs), 'epoch')} made again"]
     if made.deleted:
         lines.append(f"{made.deleted:,} rows of no epoch of the log deleted")
     for parity in made.epochs:
@@ -270,6 +276,7 @@ def export(
     if bars_only:
         writing.check_table(out)
     else:
+        writing.check_no_table(out)
         writing.check_folder(out)
         if root is not None:
             raise ConfigError(
@@ -282,8 +289,11 @@ def export(
         written = _export_bars(store, out, root) if bars_only else _export_tables(store, out)
     if shown.json:
         output.emit_json({"out": out, "rows": written} | note)
+    elif bars_only:
+        output.emit_text(f"{output.counted(written['bars'], 'bar')}: {out}")
     else:
-        output.emit_text("\n".join(f"{rows:,} {name}: {out}" for name, rows in written.items()))
+        lines = (f"{name}: {output.counted(rows, 'row')}" for name, rows in written.items())
+        output.emit_text("\n".join((f"{out}:", *lines)))
     return 0
 
 
@@ -297,7 +307,7 @@ def _export_bars(store: Store, out: Path, root: str | None) -> dict[str, int]:
         raise ConfigError(
             "say whose bars to write",
             field="--root",
-            found=str(root),
+            found=root,
             expected=" or ".join(known) or "a store that holds bars",
         )
     taken = store.inputs(root).filter(
@@ -369,9 +379,9 @@ def snapshot(
     help_epilogue="""Examples:
 
   clustercore db sql live.duckdb "SELECT * FROM trades ORDER BY exit_time DESC"
-  clustercore db sql live.duckdb "SELECT reason, count(*) FROM clusters GROUP BY 1" --json
+  clustercore db sql live.duckdb "SELECT count(*) FROM clusters" --json
   clustercore db sql live.duckdb "SUMMARIZE inputs"
-  clustercore db sql live.duckdb "SELECT sum(net) FROM trades" --seconds 5 --memory 256MB
+  clustercore db sql live.duckdb "SELECT sum(net) FROM trades" --seconds 5
 """,
 )
 def sql(

@@ -41,16 +41,14 @@ def probes_of(
     settings: LiveSettings,
 ) -> Probes:
     """Return the questions for what would be traded."""
-    from clustercore.live.runner import REHEARSAL_KEY
-
     clock = SystemClock()
     sessions = load_sessions(hours=config.session.hours, day=config.session.day)
-    key: Key | None = None
-    with contextlib.suppress(Exception):
-        key = REHEARSAL_KEY if settings.is_local else read_key()
+    key, refusal = _key(settings)
 
     def the_key() -> Key:
-        return key if key is not None else read_key()
+        if key is None:
+            raise refusal or AssertionError("neither a key nor a reason")
+        return key
 
     past = None
     roots: list[str] = []
@@ -79,9 +77,22 @@ def probes_of(
         history=(lambda: _history(database)) if there else None,
         bar_starts=(lambda: _bar_starts(database)) if there else None,
         sessions_needed=config.baseline.sessions if _needs_sessions(config) else 1,
+        is_local=settings.is_local,
         sessions=sessions,
         floor_bytes=settings.disk_floor_mb * 1_000_000,
     )
+
+
+def _key(settings: LiveSettings) -> tuple[Key | None, Exception | None]:
+    """Return the key, or why there is none; it is read once, as what it warns of is said once."""
+    from clustercore.live.runner import REHEARSAL_KEY
+
+    if settings.is_local:
+        return REHEARSAL_KEY, None
+    try:
+        return read_key(), None
+    except Exception as error:  # noqa: BLE001 -- said on the line of the key
+        return None, error
 
 
 def _needs_sessions(config: Config) -> bool:

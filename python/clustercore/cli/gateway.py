@@ -47,11 +47,11 @@ def gateway(
     end: Annotated[str | None, Parameter(name="--to")] = None,
     at_end: Literal["hold", "close"] = "hold",
     hold: Annotated[bool, Parameter(negative="", show_default=False)] = False,
-    instrument: Annotated[tuple[str, ...], Parameter(negative="")] = ("ES",),
+    instrument: Annotated[tuple[str, ...], Parameter(negative="", show_default=" ".join)] = ("ES",),
     sessions: int = 8,
     fault: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
-    history_lag: str = "0h",
-    limits: bool = True,
+    history_lag: Annotated[str, Parameter(allow_leading_hyphen=True)] = "0h",
+    limits: Annotated[bool, Parameter(show_default=False)] = True,
 ) -> int:
     """Replay files over Databento's live protocol, on this machine only, to rehearse a day.
 
@@ -92,6 +92,7 @@ def gateway(
     from clustercore.gateway import Gateway
 
     _check_ports(port, historical_port)
+    _check_instruments(instrument)
     stream_faults, history_faults = read_faults(fault, lambda text: _instant(text, "--fault"))
     lag_s = _seconds(history_lag)
     with output.progress("reading market data") as step:
@@ -191,6 +192,22 @@ def _check_ports(port: int, historical_port: int | None) -> None:
         )
 
 
+def _check_instruments(roots: tuple[str, ...]) -> None:
+    """Refuse what the sample cannot simulate."""
+    from clustercore.instruments import Instrument
+
+    for root in roots:
+        if root not in Instrument.roots():
+            raise ConfigError(
+                "there is no built-in instrument of this name, and the sample has no other",
+                field="--instrument",
+                found=repr(root),
+                expected="one of " + " ".join(sorted(Instrument.roots())),
+            )
+        if roots.count(root) > 1:
+            raise ConfigError("asked for twice", field="--instrument", found=root)
+
+
 def _seconds(text: str) -> float:
     """Return a length of time."""
     found = _LENGTH.fullmatch(text)
@@ -223,18 +240,21 @@ def _say(served: Gateway, history: HistoricalServer, faults: tuple[str, ...], la
     """Say what is served, to whom, and which command to start beside it."""
     data = served.data
     label = "SIMULATED, " if data.simulated else ""
-    counts = f"{len(data.frame):,} bars and {len(data.trades):,} trades"
+    counts = f"{output.counted(len(data.frame), 'bar')} and "
+    counts += output.counted(len(data.trades), "trade")
     span = " to ".join(map(_text, data.span))
     symbols = " ".join(f"--symbol {root}" for root in sorted(set(data.roots.values())))
     address = f"{served.host}:{served.port}"
     begin = _text(served.market_now())
-    output.emit_text(f"{label}{data.source}: {counts} of {len(data.symbols)} instruments, {span}")
+    counts += f" of {output.counted(len(data.symbols), 'instrument')}"
+    output.emit_wrapped(f"{label}{data.source}: {counts}, {span}")
     output.emit_text(f"Live on {address} from {begin} at speed {served.speed:g}")
     output.emit_text(f"Historical on {history.url}{f', {lag} behind the market' if lag else ''}")
     if faults:
         output.emit_text(f"Faults: {' '.join(faults)}")
-    output.emit_text(f"For other clients: key {served.key} (public), REQUESTS_CA_BUNDLE and")
-    output.emit_text(f"  SSL_CERT_FILE {history.certificate}")
+    output.emit_text(f"For other clients: key {served.key} (public) and")
+    for name in ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"):
+        output.emit_text(f"  {name}={history.certificate}")
     output.emit_text(f"Start beside it: clustercore live --gateway {address} {symbols}")
     sys.stdout.flush()
 

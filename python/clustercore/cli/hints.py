@@ -15,6 +15,8 @@ _ABOUT_NAMES = (
     "no such preset",
     "no such fault",
     "no built-in instrument",
+    "no product of this name",
+    "a live stream of such a symbol",
 )
 
 
@@ -30,9 +32,22 @@ def hint(error: ConfigError | DataError) -> str:
         return ""
     if not any(words in error.problem for words in _ABOUT_NAMES):
         return ""
+    if error.field in {"--symbol", "symbol"}:
+        return _near_symbol((error.found or "").strip("'\""))
     typed, known = _typed_and_known(error)
     near = known if typed is None else difflib.get_close_matches(typed, known, n=1)
     return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+def _near_symbol(typed: str) -> str:
+    """Return the product or the contract that a symbol nearly is."""
+    from clustercore.instruments import Instrument, parse_symbol
+
+    symbol = typed.strip().upper()
+    parts = parse_symbol(symbol)
+    if parts.root not in Instrument.roots() or symbol == typed == parts.root:
+        return ""
+    return f"; did you mean {symbol if parts.kind == 'outright' else parts.root}?"
 
 
 def _typed_and_known(error: ConfigError) -> tuple[str | None, list[str]]:
@@ -46,10 +61,10 @@ def _typed_and_known(error: ConfigError) -> tuple[str | None, list[str]]:
         from clustercore.cli.faults import known_faults
 
         return found, list(known_faults())
-    if field == "instrument":
+    if field in {"instrument", "--instrument"}:
         from clustercore.instruments import Instrument
 
-        return found, list(Instrument.roots())
+        return found.upper(), list(Instrument.roots())
     names = [f"{row['section']}.{row['name']}" for row in config_fields()]
     if "." in field:
         return field, names

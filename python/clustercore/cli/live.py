@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shlex
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -27,6 +28,7 @@ from clustercore.errors import ClusterCoreError, ConfigError, EngineBusy, Intern
 
 if TYPE_CHECKING:
     from clustercore.config import Config
+    from clustercore.live.doctor import Check
     from clustercore.live.key import Key
     from clustercore.live.runner import LiveRunner, SessionSummary
     from clustercore.live.settings import LiveSettings
@@ -46,6 +48,7 @@ Symbols = Annotated[
     Parameter(
         name="--symbol",
         negative="",
+        show_default=" ".join,
         help="Product such as ES, of which the front month is followed, or one contract such as "
         "ESZ6; may be repeated.",
     ),
@@ -83,7 +86,7 @@ def live(
         Write more into the log.
     """
     from clustercore.live.console import StatusLine, ended_text
-    from clustercore.live.logs import catch_up, configure_logs, held_back
+    from clustercore.live.logs import FOR_THE_FILE, catch_up, configure_logs, held_back
 
     config = resolve_config(settings)
     chosen = _live_settings(settings.config, gateway, late, live_set)
@@ -110,20 +113,27 @@ def live(
             code = runner.run()
         except Exception as error:
             logging.getLogger(__name__).error(  # noqa: TRY400 -- a traceback for a fault of ours only
-                "the live process failed: %s", error, exc_info=not _is_expected(error)
+                "the live process failed: %s",
+                error,
+                exc_info=not _is_expected(error),
+                extra=FOR_THE_FILE,
             )
             raise
     if runner.parities:
         output.emit_text("Of the session that ended last (what came after it: clustercore parity):")
     for found in runner.parities.values():
-        output.emit_text(_certificate(found))
+        _show_certificate(found)
     counts = runner.status.counts
-    output.emit_text(
-        f"{runner.status.state}: {runner.status.reason}\n"
-        f"{counts['bars']:,} bars, {counts['recommendations']:,} recommendations, "
-        f"{counts['connections']:,} connections\n"
-        f"Everything is in {db}; to check it: clustercore parity --db {db}"
+    told = (
+        output.counted(counts[name], name.removesuffix("s"))
+        for name in ("bars", "recommendations", "connections")
     )
+    output.emit_wrapped(
+        f"{runner.status.state}: {runner.status.reason}\n"
+        f"{', '.join(told)}\n"
+        f"Everything is in {db}; to check it:"
+    )
+    output.emit_text(f"  clustercore parity --db {shlex.quote(str(db))}")
     return code
 
 
@@ -131,13 +141,42 @@ def _runner(config: Config, symbols: Sequence[str], db: Path, chosen: LiveSettin
     from clustercore.live.alerts import read_channels
     from clustercore.live.runner import LiveRunner
 
+    _check_symbols(symbols)
+    _check_folder(db)
+    # First: what is wrong with the file of both is said of the one that is needed.
+    key = _key(chosen)
     channels = read_channels(os.environ, Path.cwd())
     if chosen.is_local and channels:
         output.note("a rehearsal: no alert is sent")
         channels = ()
-    return LiveRunner(
-        config, symbols, database=db, settings=chosen, key=_key(chosen), channels=channels
-    )
+    return LiveRunner(config, symbols, database=db, settings=chosen, key=key, channels=channels)
+
+
+def _check_symbols(symbols: Sequence[str]) -> None:
+    """Refuse what is neither a product nor one contract, and show what was found in quotes."""
+    from clustercore.instruments import parse_symbol
+
+    for symbol in symbols:
+        if parse_symbol(symbol).kind not in {"root", "outright"}:
+            raise ConfigError(
+                "a live stream of such a symbol is not followed; ask for the product, and the "
+                "month in front is chosen",
+                field="--symbol",
+                found=repr(symbol),
+                expected="a product such as ES, or one contract such as ESZ6",
+            )
+
+
+def _check_folder(db: Path) -> None:
+    """Refuse a database in a folder that is not there: a new account would begin unnoticed."""
+    folder = db.expanduser().absolute().parent
+    if not folder.exists():
+        raise ConfigError(
+            f"there is no such folder; make it with: mkdir -p {shlex.quote(str(folder))}",
+            field="--db",
+            found=str(db),
+            expected="a file in a folder that is there",
+        )
 
 
 def _check_free(database: Path) -> None:
@@ -184,7 +223,8 @@ def _say_note(
     if event.kind == "parity":
         say(f"parity {event.root}: {event.reason}")
     elif event.kind == "state" and tries.are_shown(event.detail["state"]):
-        say(f"{at}  {event.detail['state']}: {event.reason}")
+        see = "; see: clustercore doctor" if event.detail["state"] == "FATAL" else ""
+        say(f"{at}  {event.detail['state']}: {event.reason}{see}")
     elif event.kind == "risk":
         say(f"{at}  {event.root} {event.reason}")
 
@@ -199,7 +239,9 @@ def _session_lines(summary: SessionSummary) -> list[str]:
     from clustercore.live.status import utc_text
 
     net = sum(trade.net for trade in summary.trades)
-    what = f"{len(summary.clusters)} clusters, {len(summary.trades)} trades, net {net:+,.2f} USD"
+    clusters = output.counted(len(summary.clusters), "cluster")
+    trades = output.counted(len(summary.trades), "trade")
+    what = f"{clusters}, {trades}, net {net:+,.2f} USD"
     lines = [f"session to {utc_text(summary.close)}, {summary.root}: {what}"]
     if summary.warming_up:
         lines.append(
@@ -297,41 +339,42 @@ def status(*, db: Database = _DATABASE, shown: OutputOptions = AS_TEXT) -> int:
     if shown.json:
         output.emit_json(answer)
         return 0
-    output.emit_text(f"{answer['state']} since {answer['since']}: {answer['reason']}")
-    rows = [
-        (
-            row["root"],
-            row["contract"] or "",
-            row["last_bar_start"] or "",
-            row["session_volume"],
-            row["pending_retests"],
-            row["open_position"] or "",
-            f"{row['day_pnl']:,.2f}",
-            f"{row['equity']:,.2f}",
-            f"{row['risk_usd']:,.2f}",
-            row["blocked"] or "",
-        )
-        for row in answer["roots"]
-    ]
-    output.emit_table(
-        (
-            "root",
-            "contract",
-            "last bar",
-            "volume",
-            "retests",
-            "position",
-            "day USD",
-            "equity USD",
-            "at risk USD",
-            "blocked",
-        ),
-        rows,
-        right=("volume", "retests", "day USD", "equity USD", "at risk USD"),
+    output.emit_wrapped(f"{answer['state']} since {_at(answer['since'])}: {answer['reason']}")
+    headers = tuple(_COLUMNS)
+    rows = [tuple(shown(row) for shown in _COLUMNS.values()) for row in answer["roots"]]
+    output.emit_table(headers, rows, right=_NUMBERS, or_fields=True)
+    counts = ", ".join(
+        output.counted(value, name.removesuffix("s"), name)
+        for name, value in answer["counts"].items()
     )
-    counts = ", ".join(f"{value} {name}" for name, value in answer["counts"].items())
-    output.emit_text(f"{counts}; sum at risk {answer['risk_usd']:,.2f} USD with costs")
+    output.emit_wrapped(f"{counts}; sum at risk {answer['risk_usd']:,.2f} USD with costs")
     return 0
+
+
+def _at(text: str) -> str:
+    """Return an ISO time to the second, as people write it."""
+    return f"{text[:19].replace('T', ' ')} UTC"
+
+
+def _of_bar(text: str | None) -> str:
+    """Return day and minute of a bar."""
+    return text[5:16].replace("T", " ") if text else ""
+
+
+# What is shown of an engine, and how.
+_COLUMNS: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
+    "root": lambda row: row["root"],
+    "contract": lambda row: row["contract"] or "",
+    "last bar UTC": lambda row: _of_bar(row["last_bar_start"]),
+    "volume": lambda row: f"{row['session_volume']:,}",
+    "retests": lambda row: str(row["pending_retests"]),
+    "position": lambda row: row["open_position"] or "",
+    "day USD": lambda row: f"{row['day_pnl']:,.2f}",
+    "equity USD": lambda row: f"{row['equity']:,.2f}",
+    "at risk USD": lambda row: f"{row['risk_usd']:,.2f}",
+    "blocked": lambda row: row["blocked"] or "",
+}
+_NUMBERS: Final = ("volume", "retests", "day USD", "equity USD", "at risk USD")
 
 
 def stop(*, db: Database = _DATABASE, shown: OutputOptions = AS_TEXT) -> int:
@@ -402,11 +445,11 @@ def parity(*, db: Database = _DATABASE, shown: OutputOptions = AS_TEXT) -> int:
     if not found:
         output.emit_text(f"nothing to compare: {path} holds no input")
     for one in found:
-        output.emit_text(_certificate(one))
+        _show_certificate(one)
     _show_missed(missed)
     filled: list[float] = slipped["slippage_points"].drop_nulls().to_list()
     if filled:
-        output.emit_text(
+        output.emit_wrapped(
             f"{len(filled)} of {slipped.height} recommendations were filled; at their commit the "
             f"market was {_signed(sum(filled) / len(filled))} points from the model's fill on "
             f"average (worst {_signed(max(filled))})"
@@ -436,6 +479,10 @@ def _show_missed(missed: dict[tuple[str, int], Any]) -> None:
             )
 
 
+def _show_certificate(found: Parity) -> None:
+    output.emit_wrapped(_certificate(found), indent=11)
+
+
 def _certificate(found: Parity) -> str:
     verdict = "EQUAL" if found.ok else f"DIFFERENT: {found.difference}"
     if not found.config_id:
@@ -456,30 +503,30 @@ def _certificate(found: Parity) -> str:
     return "\n".join(lines)
 
 
-def _counted(counts: Mapping[str, int], names: Mapping[str, str]) -> str:
-    said = (f"{counts[kind]:,} {name}" for kind, name in names.items() if counts.get(kind))
+def _counted(counts: Mapping[str, int], names: Mapping[str, tuple[str, str]]) -> str:
+    said = (output.counted(counts[kind], *name) for kind, name in names.items() if counts.get(kind))
     return ", ".join(said) or "nothing"
 
 
 # Kinds of inputs and tables, in the words of a certificate.
 _INPUTS: Final = {
-    "bar": "bars",
-    "bar kept": "bars kept aside",
-    "prints": "minutes of trades",
-    "closed": "closings",
-    "contract": "changes of contract",
-    "operator": "words of the operator",
-    "epoch": "epoch",
-    "warm_up": "warm-up",
-    "carry": "account taken over",
+    "bar": ("bar", "bars"),
+    "bar kept": ("bar kept aside", "bars kept aside"),
+    "prints": ("minute of trades", "minutes of trades"),
+    "closed": ("closing", "closings"),
+    "contract": ("change of contract", "changes of contract"),
+    "operator": ("word of the operator", "words of the operator"),
+    "epoch": ("epoch", "epochs"),
+    "warm_up": ("warm-up", "warm-ups"),
+    "carry": ("account taken over", "accounts taken over"),
 }
 _ROWS: Final = {
-    "clusters": "clusters",
-    "signals": "signals",
-    "orders": "orders",
-    "trades": "trades",
-    "equity": "equity marks",
-    "risk": "halts and pauses",
+    "clusters": ("cluster", "clusters"),
+    "signals": ("signal", "signals"),
+    "orders": ("order", "orders"),
+    "trades": ("trade", "trades"),
+    "equity": ("equity mark", "equity marks"),
+    "risk": ("halt or pause", "halts and pauses"),
 }
 
 
@@ -505,28 +552,42 @@ def doctor(
 
     config = resolve_config(settings)
     chosen = _live_settings(settings.config, gateway, None, ())
+    _check_live(config, symbol, db, chosen)
     with contextlib.ExitStack() as stack, output.progress("asking"):
         checks = run_doctor(probes_of(stack, config, symbol, db, chosen))
     if shown.json:
         output.emit_json({"ok": exit_code(checks) == 0, "checks": [asdict(c) for c in checks]})
     else:
-        words = {True: "pass", False: "FAIL", None: "?"}
-        output.emit_table(
-            ("", "check", "found", "what to do"),
-            [(words[check.ok], check.name, check.found, check.advice) for check in checks],
-        )
+        _show_checks(checks)
     return exit_code(checks)
 
 
-service = App(name="service", help="Run the live process as a systemd service.")
+def _show_checks(checks: Sequence[Check]) -> None:
+    words = {True: "pass", False: "FAIL", None: "?"}
+    name = max(len(check.name) for check in checks)
+    indent = len("pass") + name + 4
+    for check in checks:
+        head = f"{words[check.ok]:<4}  {check.name:<{name}}  "
+        output.emit_wrapped(f"{head}{check.found}", indent=indent)
+        if check.advice:
+            output.emit_wrapped(f"{'':{indent}}to do: {check.advice}", indent=indent)
+
+
+service = App(
+    name="service",
+    help="Run the live process as a systemd service.",
+    help_epilogue="""Examples:
+
+  clustercore service install --dry-run
+""",
+)
 
 
 @service.command(
     help_epilogue="""Examples:
 
   clustercore service install --dry-run
-  clustercore service install --user --symbol ES --symbol NQ --db ~/es/live.duckdb
-
+  clustercore service install --user --symbol ES --db ~/es/live.duckdb
 """
 )
 def install(
@@ -566,7 +627,8 @@ def install(
             field="service install",
             expected="--user to write it, or --dry-run to see it",
         )
-    _check_live(settings, symbol, db, late, live_set)
+    chosen = _live_settings(settings.config, None, late, live_set)
+    _check_live(resolve_config(settings), symbol, db, chosen)
     database = db.expanduser().absolute()
     for folder in (Path.cwd(), database.parent):
         check_folder(folder)
@@ -590,16 +652,9 @@ def install(
     return 0
 
 
-def _check_live(
-    settings: SettingOptions,
-    symbols: Sequence[str],
-    db: Path,
-    late: str | None,
-    live_set: tuple[str, ...],
-) -> None:
+def _check_live(config: Config, symbols: Sequence[str], db: Path, chosen: LiveSettings) -> None:
     """Refuse what the live process would refuse; its key is looked for when it starts."""
     from clustercore.live.runner import REHEARSAL_KEY, LiveRunner
 
-    chosen = _live_settings(settings.config, None, late, live_set)
-    config = resolve_config(settings)
+    _check_symbols(symbols)
     LiveRunner(config, symbols, database=db.expanduser(), settings=chosen, key=REHEARSAL_KEY)

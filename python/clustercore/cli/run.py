@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
-import re
 import sys
 from collections.abc import Sequence
 
 from cyclopts import CycloptsError
 
 from clustercore.cli.hints import hint
+from clustercore.cli.wording import as_options, usage
 from clustercore.errors import ClusterCoreError, ConfigError, DataError, EngineBusy, InternalError
 
 __all__ = ["BAD_INPUT", "FAULT", "FOUND", "INTERRUPTED", "OK", "PIPE_CLOSED", "main"]
@@ -22,17 +23,7 @@ FAULT = 3
 INTERRUPTED = 130
 PIPE_CLOSED = 141
 
-_OPTIONS = {
-    "symbol": "--symbol",
-    "interval": "--interval",
-    "label": "--label",
-    "tz": "--tz",
-    "roll": "--roll",
-    "instrument": "--instrument",
-    "start": "--from",
-    "end": "--to",
-}
-_ARGUMENT = re.compile(rf"(?<![\w.-])({'|'.join(_OPTIONS)})=")
+_QUERY_INTERRUPTED = "Query interrupted"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         130 interrupted, 141 the reader of the output went away.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    _take_any_letter()
     debug = "--debug" in given
     # The live process has a log, which gets it all.
     if debug and given[:1] != ["live"]:
@@ -57,30 +49,53 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code = _dispatch(given)
         sys.stdout.flush()
-    except BrokenPipeError:
-        _forget_output()
-        return PIPE_CLOSED
-    except KeyboardInterrupt:
-        _say("interrupted")
-        return INTERRUPTED
-    except CycloptsError as error:
-        _say(f"{error} See clustercore --help.")
-        return BAD_INPUT
-    except (DataError, ConfigError) as error:
-        _say(f"{_as_options(str(error))}{hint(error)}")
-        return BAD_INPUT
-    except ClusterCoreError as error:
-        if isinstance(error, EngineBusy | InternalError):
-            _report_fault(error, debug=debug)
-            return FAULT
-        _say(str(error))
-        return BAD_INPUT
-    except (SystemExit, GeneratorExit):
+    except GeneratorExit:
         raise
     except BaseException as error:  # noqa: BLE001 -- a panic in a compiled library is no Exception
-        _report_fault(error, debug=debug)
-        return FAULT
+        return _ended_by(error, debug=debug)
     return code
+
+
+def _ended_by(error: BaseException, *, debug: bool) -> int:
+    """Say what ended a command, and return its exit code."""
+    if _is_closed_pipe(error):
+        _forget_output()
+        return PIPE_CLOSED
+    if isinstance(error, SystemExit):
+        raise error
+    if _is_interrupt(error):
+        _say("interrupted")
+        return INTERRUPTED
+    if isinstance(error, CycloptsError):
+        _say(usage(error))
+        return BAD_INPUT
+    if isinstance(error, ClusterCoreError) and not isinstance(error, EngineBusy | InternalError):
+        said = str(error)
+        if isinstance(error, DataError | ConfigError):
+            said = f"{as_options(said)}{hint(error)}"
+        _say(said)
+        return BAD_INPUT
+    _report_fault(error, debug=debug)
+    return FAULT
+
+
+def _is_closed_pipe(error: BaseException) -> bool:
+    """Return whether the reader went away; the library that draws tables makes an exit of that."""
+    cause = error.__context__ if isinstance(error, SystemExit) else error
+    return isinstance(cause, BrokenPipeError)
+
+
+def _take_any_letter() -> None:
+    """Let the streams write a sign for letters that their encoding does not have."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="replace")
+
+
+def _is_interrupt(error: BaseException) -> bool:
+    """Return whether it was Ctrl-C, of which the database library makes an error of its own."""
+    made = isinstance(error, RuntimeError) and str(error) == _QUERY_INTERRUPTED
+    return made or isinstance(error, KeyboardInterrupt)
 
 
 def _log_to_stderr() -> None:
@@ -114,11 +129,6 @@ def _report_fault(error: BaseException, *, debug: bool) -> None:
         + "Please report it with the output of `clustercore versions` and of this command "
         + ("above." if debug else "run again with --debug.")
     )
-
-
-def _as_options(text: str) -> str:
-    """Return a message of the library with its arguments as options: ``label=`` is ``--label``."""
-    return _ARGUMENT.sub(lambda match: f"{_OPTIONS[match[1]]} ", text).replace(" )", ")")
 
 
 def _say(text: str) -> None:

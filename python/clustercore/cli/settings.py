@@ -27,6 +27,12 @@ __all__ = ["settings"]
 settings = App(
     name="config",
     help="Show settings, check a settings file, and describe every setting.",
+    help_epilogue="""Examples:
+
+  clustercore config presets
+  clustercore config show --preset v6
+  clustercore config validate es.toml
+""",
 )
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "check_file",
     "check_folder",
+    "check_no_table",
     "check_table",
     "staged_file",
     "staged_folder",
@@ -92,6 +93,17 @@ def _is_database(path: Path) -> bool:
             return file.read(len(_DATABASE_BEGINS) + 8).endswith(_DATABASE_BEGINS)
     except OSError:
         return False
+
+
+def check_no_table(path: Path) -> None:
+    """Refuse what looks like a file of another format where a folder would be made of it."""
+    if path.suffix and not path.is_dir():
+        raise ConfigError(
+            "no such format; a folder gets every table",
+            field="--out",
+            found=str(path),
+            expected=f"a name that ends with {' or '.join(_TABLES)}, or a folder's, without a dot",
+        )
 
 
 def check_folder(path: Path) -> None:

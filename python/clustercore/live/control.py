@@ -18,6 +18,7 @@ import json
 import logging
 import os
 import queue
+import shlex
 import socket
 import stat
 import struct
@@ -552,7 +553,8 @@ def _connected(database: Path) -> socket.socket:
             reason="unsafe",
         )
     raise ControlError(
-        f"nothing runs on {database}; start it with: clustercore live --db {database}",
+        f"nothing runs on {database}; start it with: clustercore live --db "
+        f"{shlex.quote(str(database))}",
         reason="not_running",
     )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import email.utils
 import http.client
 import os
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,6 +94,8 @@ class Probes:
         Sessions that the configuration asks for.
     bar_starts : callable, optional
         Returns the starts of the stored bars, Series of Int64, ns UTC.
+    is_local : bool
+        Whether a gateway on this machine is asked, which needs no key and no account.
     sessions : Sessions
         The session table.
     free : callable
@@ -113,6 +116,7 @@ class Probes:
     history: Callable[[], Mapping[str, int]] | None = None
     bar_starts: Callable[[], pl.Series] | None = None
     sessions_needed: int = 1
+    is_local: bool = False
     free: Callable[[Path], int] = free_bytes
     floor_bytes: int = 500 * _MB
 
@@ -245,15 +249,14 @@ def _check_account(probes: Probes, *, has_key: bool) -> list[Check]:
     else:
         advice = "check --symbol, and that history answers"
         contract = _asked("contract", probes.leads, judge_leads, advice)
-    return [
-        _asked(
-            "data set",
-            probes.available_end,
-            judge_end,
-            "check the key, the account's plan and the network",
-        ),
-        contract,
-    ]
+    advice = "check the network, the key and the account's plan"
+    if probes.is_local:
+        advice = "start the gateway, or pass its address with --gateway"
+    data_set = _asked("data set", probes.available_end, judge_end, advice)
+    if data_set.ok is False and contract.found == data_set.found:
+        # The same failure; once is enough.
+        contract = Check("contract", None, "not asked: the line above says why")
+    return [data_set, contract]
 
 
 def _check_clock(probes: Probes) -> Check:
@@ -292,8 +295,13 @@ def _check_database(probes: Probes) -> Check:
 
 def _check_new_database(database: Path) -> Check:
     folder = database.absolute().parent
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
+    if not folder.exists():
+        return Check(
+            "database",
+            False,
+            f"{database} cannot be made: there is no folder {folder}",
+            f"make it: mkdir -p {shlex.quote(str(folder))}",
+        )
     if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):
         return Check("database", True, f"{database} will be made")
     return Check(
@@ -308,7 +316,7 @@ def _check_history(probes: Probes) -> Check:
     def judge(counts: Mapping[str, int]) -> Check:
         needed = probes.sessions_needed
         short = sorted(root for root, count in counts.items() if count < needed)
-        found = ", ".join(f"{root}: {count} sessions" for root, count in counts.items())
+        found = ", ".join(f"{root}: {_sessions(count)}" for root, count in counts.items())
         found = f"{found or 'none stored'}; {needed} needed"
         if counts and not short:
             return Check("history", True, found)
@@ -320,6 +328,10 @@ def _check_history(probes: Probes) -> Check:
         )
 
     return _asked("history", probes.history, judge, "see the line of the database")
+
+
+def _sessions(count: int) -> str:
+    return f"{count} session" if count == 1 else f"{count} sessions"
 
 
 def _check_disk(probes: Probes) -> Check:

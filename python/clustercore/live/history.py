@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import socket
 import ssl
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -42,6 +43,7 @@ __all__ = [
 
 _LOG = logging.getLogger(__name__)
 _NANOS: Final = 10**9
+_VENDOR: Final = "hist.databento.com"
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 _LONGEST_TEXT: Final = 400
 _LONGEST_WAIT_S: Final = 600.0
@@ -206,6 +208,7 @@ class History:
         self._session: Any = None
         self._certificate: Path | None = None
         self._writer: _Writer | None = None
+        self._last_failure = ""
         self._price = 0.0
         self.budget_usd = budget_usd
         self.spent_usd = 0.0
@@ -477,9 +480,19 @@ class History:
         if self._address is not None:
             # A server on this machine that was started anew has a new certificate.
             self._disconnect()
-        return HistoryUnavailable(
-            f"the historical server cannot be read: {type(error).__name__}: {self._text(error)}"
-        )
+        return HistoryUnavailable(self._unreachable(error))
+
+    def _unreachable(self, error: Exception) -> str:
+        """Return why the server does not answer, in the fewest words that say what to do."""
+        causes = {type(cause) for cause in _causes(error)}
+        if self._address is not None and ConnectionRefusedError in causes:
+            host, port = self._address
+            return (
+                f"no gateway listens on {host}:{port} (its history); start it: clustercore gateway"
+            )
+        if socket.gaierror in causes:
+            return f"{_VENDOR} cannot be resolved; check the network and the name server"
+        return f"the historical server cannot be read: {type(error).__name__}: {self._text(error)}"
 
     def _explain_status(self, error: Exception, status: int) -> HistoryError:
         text = f"status {status}: {self._text(error)}"
@@ -505,7 +518,11 @@ class History:
         seconds = min(30.0, 2.0 ** (attempt - 1)) if after is None else after
         if seconds > _LONGEST_WAIT_S:
             raise failure
-        _LOG.warning("%s; asking again in %g s", failure, seconds)
+        again = f"in {seconds:g} s" if seconds else "at once"
+        # Once for a failure that lasts; how often it was asked is in the log.
+        level = logging.INFO if str(failure) == self._last_failure else logging.WARNING
+        self._last_failure = str(failure)
+        _LOG.log(level, "%s; asking again %s", failure, again)
         self._wait(seconds)
         if self._closed.is_set():
             raise HistoryClosed("closed while history was being fetched")
@@ -608,6 +625,14 @@ def _rebind(api: Any, names: dict[str, Any]) -> None:  # noqa: ANN401 -- the ven
         )
         bound.__kwdefaults__ = function.__kwdefaults__
         setattr(api, name, MethodType(bound, api))
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Give an error and what it came from."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
 
 
 def _address(gateway: str | None) -> tuple[str, int] | None:

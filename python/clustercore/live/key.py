@@ -194,7 +194,8 @@ def file_mode(folder: str | Path | None = None) -> int | None:
     """
     file = Path.cwd() / ".env" if folder is None else Path(folder) / ".env"
     try:
-        return stat.S_IMODE(file.stat().st_mode)
+        found = file.stat().st_mode
+        return stat.S_IMODE(found) if stat.S_ISREG(found) else None
     except OSError:
         return None
 
@@ -219,7 +220,7 @@ def _check_form(text: str, source: str) -> None:
 
 def _from_file(file: Path, name: str) -> str | None:
     try:
-        if file.exists() and not (file.is_file() or file.is_dir()):
+        if file.exists() and not file.is_file():
             # Opening a pipe would wait for somebody to write to it.
             raise ConfigError(
                 f"{file} is no file; write one, or export {name} instead",
@@ -228,7 +229,7 @@ def _from_file(file: Path, name: str) -> str | None:
             )
         with file.open("rb") as opened:
             mode = stat.S_IMODE(os.fstat(opened.fileno()).st_mode)
-            text = opened.read(_MOST_BYTES).decode("utf-8-sig", errors="replace")
+            written = opened.read(_MOST_BYTES)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -237,7 +238,12 @@ def _from_file(file: Path, name: str) -> str | None:
             f"give this user the right to read it, or export {name} instead",
             field=name,
         ) from None
-    found = _parse(text, name)
+    found = _parse(written.decode("utf-8-sig", errors="replace"), name)
+    if not found and b"\0" in written:
+        # UTF-16, as some editors save it: no name would be found in it.
+        raise ConfigError(
+            f"{file} is not UTF-8 text; save it as UTF-8, or export {name} instead", field=name
+        )
     if found and mode not in PRIVATE_MODES:
         _LOG.warning(
             "%s holds a secret and has mode %04o; keep it to yourself with: chmod 600 %s",

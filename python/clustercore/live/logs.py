@@ -25,6 +25,7 @@ from urllib.parse import quote, quote_plus
 from clustercore.errors import ConfigError
 
 __all__ = [
+    "FOR_THE_FILE",
     "Logs",
     "RedactingFilter",
     "catch_up",
@@ -44,8 +45,16 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _PLAIN_VALUE: Final = re.compile(r"[^\s\"=]+")
 _OURS: Final = "clustercore"
 
+_UNSHOWN: Final = "is_for_the_file"
+# As `extra` of a record: what is said elsewhere is not shown on the console too.
+FOR_THE_FILE: Final = {_UNSHOWN: True}
 # What every record has; anything else was passed as `extra`.
-_OWN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_OWN: Final = frozenset(vars(logging.makeLogRecord({}))) | {
+    "message",
+    "asctime",
+    "taskName",
+    _UNSHOWN,
+}
 
 
 class _Secrets:
@@ -198,7 +207,7 @@ class _Show(logging.Handler):
     def filter(self, record: logging.LogRecord) -> bool:
         # Libraries warn about themselves; that belongs into the file.
         ours = record.name == _OURS or record.name.startswith(f"{_OURS}.")
-        return ours and bool(super().filter(record))
+        return ours and not hasattr(record, _UNSHOWN) and bool(super().filter(record))
 
     def emit(self, record: logging.LogRecord) -> None:
         message = _CONTROL.sub(" ", record.getMessage())

@@ -270,7 +270,7 @@ class Connection:
                 client.block_for_close()
             reason = "the gateway closed the connection"
         except BaseException as error:  # noqa: BLE001 -- a panic in the decoder is no Exception
-            reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            reason = _reason(error)
         finally:
             self._end_with(reason, client)
 
@@ -340,6 +340,14 @@ class _Intake:
 
     def close(self) -> None:
         """Do nothing: whoever opened the file closes it."""
+
+
+def _reason(error: BaseException) -> str:
+    """Return an error in words; the vendor's own say what they are without their class."""
+    kind = type(error).__name__
+    if not str(error):
+        return kind
+    return str(error) if kind == "BentoError" else f"{kind}: {error}"
 
 
 def _message(received: int, record: Any) -> msg.Message:  # noqa: ANN401 -- one of the vendor's classes

@@ -78,8 +78,8 @@ def _kind(raw: pl.DataFrame, found: Mapping[str, str], rtypes: list[int] | None,
         return "trades"
     missing = bars_missing if len(bars_missing) < len(PRICE_COLUMNS) else bars_missing[:1]
     raise DataError(
-        "columns are missing; pass columns={'open': 'name of the column', ...} where they are "
-        "named otherwise",
+        f"columns are missing; pass columns={{{missing[0]!r}: 'name of the column', ...}} where "
+        "they are named otherwise",
         file=file,
         column=", ".join(missing),
         found=", ".join(raw.columns[:20]) or "no columns",

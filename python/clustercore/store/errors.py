@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -151,6 +152,8 @@ def _beside(file: Path | None) -> str:
     if file is None:
         return "stop that first"
     copy = snapshot_path(file)
+    name = shlex.quote(str(file))
+    stop = f"stop that first (a live process: clustercore stop --db {name})"
     if copy.exists():
-        return f"stop that first, or use the snapshot beside it: {copy}"
-    return f"stop that first, or ask it for a copy: clustercore db snapshot {file}"
+        return f"{stop}, or use the snapshot beside it: {copy}"
+    return f"{stop}, or ask it for a copy: clustercore db snapshot {name}"
