@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from clustercore.errors import DataError
-from clustercore.events import Cluster, Order, Signal
+from clustercore.events import Cluster, Order, Signal, Trade
 from clustercore.instruments import NANOS_PER_POINT, Instrument
 from clustercore.recommendation import Recommendation, utc_text
 
@@ -19,7 +19,17 @@ if TYPE_CHECKING:
     from clustercore.events import Event
     from clustercore.sessions import Sessions
 
-__all__ = ["Recommender", "end_of_day", "price_text", "recommend", "risk_usd", "shown_price"]
+__all__ = [
+    "Recommender",
+    "clock_text",
+    "end_of_day",
+    "ended_text",
+    "exit_text",
+    "price_text",
+    "recommend",
+    "risk_usd",
+    "shown_price",
+]
 
 _MINUTE_NS: Final = 60 * 10**9
 _SIDES: Final = 2
@@ -236,7 +246,7 @@ class Recommender:
         end = self._flat_by(order)
         if order.limit_price is not None and end is not None and order.valid_until >= end:
             return "DAY"
-        return f"until {utc_text(order.valid_until)[11:19]} UTC"
+        return f"until {clock_text(order.valid_until)}"
 
     def _reasoning(self, order: Order, signal: Signal) -> str:
         decided = _clock(order.decision_time)
@@ -326,6 +336,45 @@ def shown_price(recommendation: Recommendation, price: float | None) -> str:
     shown = [value for value in (rec.price, rec.stop_loss, rec.profit_target, price) if value]
     finest = max((f"{value:.9f}".rstrip("0") for value in shown), key=_decimals, default="0.")
     return price_text(price, 10.0 ** -_decimals(finest))
+
+
+def clock_text(ns: int) -> str:
+    """Return the time of day of an instant.
+
+    Examples
+    --------
+    >>> clock_text(1_704_207_600_000_000_000)
+    '15:00:00 UTC'
+    """
+    return f"{utc_text(ns)[11:19]} UTC"
+
+
+def exit_text(recommendation: Recommendation) -> str:
+    """Return when a position ends where neither stop nor target is reached; empty if not known."""
+    minutes, flat_by = recommendation.max_hold_minutes, recommendation.flat_by
+    hold = "" if minutes is None else f"{minutes} minutes after the fill"
+    flat = "" if flat_by is None else f"flat by {clock_text(flat_by)}"
+    return ", ".join(part for part in (hold, flat) if part)
+
+
+def ended_text(event: Order | Trade) -> str:
+    """Return what became of a recommendation, or of a part of it, as one line."""
+    what = f"{_ACTIONS[event.direction]} {event.quantity} {event.symbol}"
+    if isinstance(event, Trade):
+        net = f"{'-' if event.net < 0 else '+'}${abs(event.net):,.2f}"
+        price = _points(event.exit_price)
+        return (
+            f"{utc_text(event.exit_time)}  closed {what} at {price}: {event.exit_reason}, net {net}"
+        )
+    if event.entry_time is None or event.entry_price is None:
+        return f"{utc_text(event.resolved_time)}  no fill of {what}: {event.reason}"
+    return f"{utc_text(event.entry_time)}  filled {what} at {_points(event.entry_price)}"
+
+
+def _points(price: float) -> str:
+    """Return a price with two decimals, or with as many as it has."""
+    text = f"{price:,.2f}"
+    return text if float(text.replace(",", "")) == price else f"{price:,.10g}"
 
 
 def _decimals(text: str) -> int:

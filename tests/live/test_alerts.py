@@ -251,6 +251,7 @@ def test_the_text_has_title_price_levels_and_id() -> None:
     assert "Price indicative" in body
     assert "Made 2024-12-19T14:02:00Z, valid until 2024-12-19T14:07:00Z" in body
     assert "Stop 4567.75, target 4587.25" in body
+    assert "Exit 60 minutes after the fill, flat by 21:59:00 UTC" in body
     assert "Confidence 56%" in body
     assert body[-1] == f"id {REC.id}"
     assert alert_text(replace(REC, simulated=True)).startswith("SIMULATED BUY")

@@ -17,12 +17,12 @@ from rich.console import Console
 from clustercore.cli.live import _say_note, _Tries
 from clustercore.live.console import (
     StatusLine,
-    exit_text,
     recommendation_block,
     recommendation_text,
     status_line,
 )
 from clustercore.live.status import RootStatus, Status
+from clustercore.recommend import exit_text
 from clustercore.recommendation import Recommendation
 from clustercore.store import FeedEvent
 

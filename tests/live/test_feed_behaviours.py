@@ -185,6 +185,10 @@ class Told:
         columns = rows.select("actionable", "consumed", "reason").iter_rows()
         return [(minute, *row) for minute, row in zip(minutes, columns, strict=True)]
 
+    def consumed(self, root: str = "ES") -> list[int]:
+        """Return the minutes of the bars that the engine took."""
+        return [minute for minute, _, is_consumed, _ in self.bars(root) if is_consumed]
+
     def closings(self) -> list[tuple[int, str]]:
         rows = self.rows().filter(pl.col("kind") == "closed")
         minutes = ((rows["ts"].to_physical() - NOON) // MINUTE).to_list()
@@ -245,6 +249,11 @@ def end(minute: int, delay_s: float = OPEN_S) -> Step:
     """Return the closing of the interval that ends at a minute after noon."""
     until = NOON + minute * MINUTE
     return until + round(delay_s * SECOND), lambda now: msg.EndOfInterval(until, now, now)
+
+
+def minutes(*numbers: int) -> list[Step]:
+    """Return minutes whole: the bar of each, and its end."""
+    return [step for number in numbers for step in (bar(number), end(number + 1))]
 
 
 def says(minute: float, make: Callable[[int], Any]) -> Step:

@@ -18,6 +18,7 @@ from tests.live.test_feed_behaviours import (
     end,
     heartbeat,
     mapping,
+    minutes,
     moving,
     scripted,
 )
@@ -46,14 +47,6 @@ def clock_ahead(step: Step, by_s: float) -> Step:
     return ours, lambda _: make(at)._replace(sent=at, received=ours)
 
 
-def minutes(*numbers: int) -> list[Step]:
-    return [step for minute in numbers for step in (bar(minute), end(minute + 1))]
-
-
-def consumed(told: Told) -> list[int]:
-    return [minute for minute, _, is_consumed, _ in told.bars() if is_consumed]
-
-
 def test_what_was_sent_while_the_machine_stood_still_is_consumed_and_not_acted_on(
     scripted: Callable[..., Told],
 ) -> None:
@@ -63,7 +56,7 @@ def test_what_was_sent_while_the_machine_stood_still_is_consumed_and_not_acted_o
         for step in (heartbeat(minute + 0.5), bar(minute), end(minute + 1))
     ]
     told = scripted([mapping(), *minutes(0, 1, 2), *missed, bar(7, 5), end(8, 6), *minutes(8, 9)])
-    assert consumed(told) == list(range(10))
+    assert told.consumed() == list(range(10))
     assert [row[1] for row in told.bars()] == [True] * 3 + [False] * 4 + [True] * 3
     assert told.reasons("late") == []
 
@@ -73,7 +66,7 @@ def test_a_line_that_stands_still_for_longer_than_the_grace_loses_no_bar(
 ) -> None:
     late = [received(step, 4 + 16 / 60) for step in (bar(3), end(4))]
     told = scripted([mapping(), *minutes(0, 1, 2), heartbeat(3.9), *late, *minutes(4)])
-    assert consumed(told) == list(range(5))
+    assert told.consumed() == list(range(5))
     assert told.bars()[3][1] is False
 
 
@@ -86,13 +79,13 @@ def test_a_replay_that_is_complete_late_misses_nothing_after_it(
     again_from = [mapping(minute=3), *again(3, [bar(1), bar(2)]), *behind, *minutes(9)]
     told = scripted(again_from, at=3)
     assert told.reasons("hole") == []
-    assert consumed(told) == [0, 1, 2, 3, 4, 9]
+    assert told.consumed() == [0, 1, 2, 3, 4, 9]
 
 
 def test_a_clock_of_ours_that_jumps_ahead_loses_no_bar(scripted: Callable[..., Told]) -> None:
     jumped = [clock_ahead(step, 60) for step in (heartbeat(3.5), *minutes(3, 4, 5))]
     told = scripted([mapping(), *minutes(0, 1, 2), *jumped])
-    assert consumed(told) == list(range(6))
+    assert told.consumed() == list(range(6))
 
 
 def test_a_clock_of_ours_that_jumps_back_costs_a_connection_and_no_bar(
@@ -106,7 +99,7 @@ def test_a_clock_of_ours_that_jumps_back_costs_a_connection_and_no_bar(
         back(mapping(minute=4.1), *again(4.1, [bar(2), bar(3)]), completed(4.1), *minutes(4, 5)),
     )
     assert told.reasons("lost") == ["our clock says of a bar that it is not over"]
-    assert consumed(told) == list(range(6))
+    assert told.consumed() == list(range(6))
 
 
 def test_bars_that_waited_in_the_queue_are_not_acted_on(scripted: Callable[..., Told]) -> None:
@@ -133,7 +126,7 @@ def test_bars_that_waited_for_their_trades_are_as_old_as_they_then_are(
     told = scripted([*replayed, *present, *behind, *after], config=TRADES, late=late, at=30)
     acted = [minute for minute, actionable, _, _ in told.bars() if actionable]
     assert acted == ([0, 35] if late == "miss" else [0, *range(1, 36)])
-    assert consumed(told) == list(range(36))
+    assert told.consumed() == list(range(36))
     assert told.reasons("trades_differ") == []
 
 
@@ -142,7 +135,7 @@ def test_a_replay_of_nothing_may_end_without_a_word(scripted: Callable[..., Told
     present = [s for m in range(1, 20) for s in (trades(m), bar_of_trades(m), end(m + 1, 0.3))]
     told = scripted([mapping(minute=1), bar_of_trades(0), *present], config=TRADES, at=1)
     # The newest waits for the trade that shows that its own have come.
-    assert consumed(told)[:18] == list(range(18))
+    assert told.consumed()[:18] == list(range(18))
     assert told.states()[-2:] == ["LIVE", "STOPPED"]
 
 
@@ -150,7 +143,7 @@ def test_bars_that_wait_long_for_their_trades_are_an_alarm(scripted: Callable[..
     scripted([mapping(), trades(0), bar_of_trades(0), end(1)], config=TRADES)
     present = [s for m in range(1, 20) for s in (bar_of_trades(m), end(m + 1, 0.3))]
     told = scripted([mapping(minute=1), bar_of_trades(0), *present], config=TRADES, at=1)
-    assert consumed(told) == [0]
+    assert told.consumed() == [0]
     assert [text for text in told.reasons("alarm") if "waited for their trades" in text] == [
         "bars have waited for their trades for minutes: their replay does not end"
     ]

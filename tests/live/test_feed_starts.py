@@ -26,6 +26,7 @@ from tests.live.test_feed_behaviours import (
     heartbeat,
     lost,
     mapping,
+    minutes,
     moving,
     rows_of,
     says,
@@ -40,14 +41,6 @@ OTHER = 8
 LAST = 6 * 60 + 59
 FRIDAY = 3 * 1440 + LAST
 SUNDAY = 5 * 1440 + 480
-
-
-def minutes(*numbers: int) -> list[Step]:
-    return [step for minute in numbers for step in (bar(minute), end(minute + 1))]
-
-
-def consumed(told: Told, root: str = "ES") -> list[int]:
-    return [minute for minute, _, is_consumed, _ in told.bars(root) if is_consumed]
 
 
 def both(minute: float) -> list[Step]:
@@ -89,7 +82,7 @@ def test_the_end_of_an_interval_says_nothing_of_another_streams_replay(
         at=10,
     )
     assert told.reasons("hole") == []
-    assert consumed(told, "NQ") == list(range(11))
+    assert told.consumed("NQ") == list(range(11))
 
 
 class OfNasdaq:
@@ -172,7 +165,7 @@ def test_a_stop_while_the_bars_of_a_replay_go_on_finds_no_hole(
     assert told.reasons("hole") == []
     whole = [*replay(203), completed(203.1), bar_of_trades(203)]
     told = scripted(whole, config=TRADES, symbols=("ESZ4", "NQ"), at=203)
-    assert consumed(told, "NQ") == list(range(200))
+    assert told.consumed("NQ") == list(range(200))
 
 
 def test_without_replay_history_is_asked_before_the_break_closes_the_session(
@@ -186,7 +179,7 @@ def test_without_replay_history_is_asked_before_the_break_closes_the_session(
         replay_limit_h=0,
         past=Shelf(range(300, 420), 400, 425, 480),
     )
-    assert [minute for minute in consumed(told) if 405 <= minute < 420] == list(range(405, 420))
+    assert [minute for minute in told.consumed() if 405 <= minute < 420] == list(range(405, 420))
     assert told.reasons("late") == []
 
 
@@ -212,7 +205,7 @@ def test_history_that_does_not_answer_at_first_is_asked_again(
     past = Down(times, 0)
     told = scripted([mapping(), *minutes(0)], past=past, backfill_days=1)
     assert past.calls == times + 1
-    assert consumed(told)[-2:] == [-1, 0]
+    assert told.consumed()[-2:] == [-1, 0]
     assert told.bars()[-1][1] is True
     assert [text for text in told.reasons("alarm") if "history" in text] == [
         "history: down"

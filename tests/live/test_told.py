@@ -11,10 +11,13 @@ import clustercore as cc
 from clustercore.cli.live import _session_lines
 from clustercore.events import Order, Trade
 from clustercore.gateway import Gateway, sample_parent_data
-from clustercore.live.console import ended_text
 from clustercore.live.runner import LiveRunner, SessionSummary
 from clustercore.live.settings import LiveSettings
+from clustercore.recommend import ended_text
+from clustercore.store import Store
 from tests.live.harness import ACTIVE, derived, part
+
+MINUTE = 60 * 10**9
 
 
 def run(tmp_path: Path, config: cc.Config) -> tuple[LiveRunner, list[Any], list[SessionSummary]]:
@@ -59,6 +62,26 @@ def test_every_fill_and_every_end_is_told_once_after_its_commit(tmp_path: Path) 
     )
     filled = next(event for event in told_orders if event.reason == "filled")
     assert f"filled {'BUY' if filled.direction == 'long' else 'SELL'}" in ended_text(filled)
+
+
+def test_every_position_ends_when_it_was_said_to_end(tmp_path: Path) -> None:
+    runner, ended, _ = run(tmp_path, ACTIVE)
+    with Store.open(runner.database, create=False, read_only=True) as store:
+        told = {made.id: made for made in store.recommendations()}
+    assert {made.max_hold_minutes for made in told.values()} == {ACTIVE.exit.max_hold_minutes}
+    sessions = cc.load_sessions()
+    closes = sessions.close_ns
+    for made in told.values():
+        close = int(closes[closes.searchsorted(made.timestamp)])
+        assert made.flat_by == close - ACTIVE.exit.flatten_minutes * MINUTE
+    trades = [event for event in ended if isinstance(event, Trade)]
+    assert {trade.exit_reason for trade in trades} >= {"time"}
+    for trade in trades:
+        made = told[trade.trade_id]
+        assert made.flat_by is not None
+        assert made.max_hold_minutes is not None
+        longest = trade.entry_time + made.max_hold_minutes * MINUTE
+        assert trade.exit_time <= min(longest, made.flat_by), trade
 
 
 def test_a_session_without_a_usual_volume_says_that_it_is_warming_up(tmp_path: Path) -> None:

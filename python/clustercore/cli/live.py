@@ -85,8 +85,9 @@ def live(
     debug
         Write more into the log.
     """
-    from clustercore.live.console import StatusLine, ended_text
+    from clustercore.live.console import StatusLine
     from clustercore.live.logs import FOR_THE_FILE, catch_up, configure_logs, held_back
+    from clustercore.recommend import ended_text
 
     config = resolve_config(settings)
     chosen = _live_settings(settings.config, gateway, late, live_set)

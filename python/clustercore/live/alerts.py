@@ -27,11 +27,10 @@ from typing import TYPE_CHECKING, Final, Protocol, Self
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from clustercore.errors import ConfigError
-from clustercore.live.console import exit_text
 from clustercore.live.key import read_variable
 from clustercore.live.logs import register_secret
 from clustercore.live.status import utc_text
-from clustercore.recommend import shown_price
+from clustercore.recommend import exit_text, shown_price
 from clustercore.store.journal import Alert
 
 if TYPE_CHECKING:

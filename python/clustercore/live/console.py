@@ -16,9 +16,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self, TextIO
 
-from clustercore.events import Trade
 from clustercore.live.status import utc_text
-from clustercore.recommend import shown_price
+from clustercore.recommend import clock_text, exit_text, shown_price
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -26,14 +25,11 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from clustercore.events import Order
     from clustercore.live.status import RootStatus, Status
     from clustercore.recommendation import Recommendation
 
 __all__ = [
     "StatusLine",
-    "ended_text",
-    "exit_text",
     "recommendation_block",
     "recommendation_text",
     "status_line",
@@ -123,46 +119,6 @@ def recommendation_text(recommendation: Recommendation) -> str:
     return "\n".join([*lines, "=" * _WIDTH])
 
 
-def exit_text(rec: Recommendation) -> str:
-    """Return when a position ends where neither stop nor target is reached; empty if not known.
-
-    Parameters
-    ----------
-    rec : Recommendation
-        What is told.
-    """
-    hold = "" if rec.max_hold_minutes is None else f"{rec.max_hold_minutes} minutes after the fill"
-    flat = "" if rec.flat_by is None else f"flat by {_clock(rec.flat_by)}"
-    return ", ".join(part for part in (hold, flat) if part)
-
-
-def ended_text(event: Order | Trade) -> str:
-    """Return what became of a recommendation, or of a part of it, as one line.
-
-    Parameters
-    ----------
-    event : Order or Trade
-        An order that ended, or a trade.
-    """
-    if isinstance(event, Trade):
-        side = "BUY" if event.direction == "long" else "SELL"
-        return (
-            f"{utc_text(event.exit_time)}  closed {side} {event.quantity} {_clean(event.symbol)} "
-            f"at {_points(event.exit_price)}: {event.exit_reason}, net {_signed(event.net)}"
-        )
-    side = "BUY" if event.direction == "long" else "SELL"
-    what = f"{side} {event.quantity} {_clean(event.symbol)}"
-    if event.entry_time is None or event.entry_price is None:
-        return f"{utc_text(event.resolved_time)}  no fill of {what}: {event.reason}"
-    return f"{utc_text(event.entry_time)}  filled {what} at {_points(event.entry_price)}"
-
-
-def _points(price: float) -> str:
-    """Return a price with two decimals, or with as many as it has."""
-    text = f"{price:,.2f}"
-    return text if float(text.replace(",", "")) == price else f"{price:,.10g}"
-
-
 def recommendation_block(recommendation: Recommendation) -> RenderableType:
     """Return a recommendation as a block for a terminal.
 
@@ -219,13 +175,10 @@ def _rows(rec: Recommendation) -> Iterator[tuple[str, str]]:
 
 
 def _validity(rec: Recommendation) -> str:
-    return (
-        rec.validity if ":" in rec.validity else f"{rec.validity}, until {_clock(rec.valid_until)}"
-    )
-
-
-def _clock(ns: int) -> str:
-    return f"{utc_text(ns)[11:19]} UTC"
+    """Return until when the order may fill, with a time in any case."""
+    if ":" in rec.validity:
+        return rec.validity
+    return f"{rec.validity}, until {clock_text(rec.valid_until)}"
 
 
 def _order(rec: Recommendation) -> str:

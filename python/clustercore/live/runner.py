@@ -25,7 +25,6 @@ from clustercore.inputs import Carry, Epoch, Operator
 from clustercore.instruments import Instrument, parse_symbol
 from clustercore.live.alerts import AlertSender, Channel
 from clustercore.live.clock import MarketClock, SystemClock
-from clustercore.live.console import ended_text
 from clustercore.live.control import CommandQueue, ControlServer, socket_path
 from clustercore.live.disk import RawCapture, free_bytes
 from clustercore.live.feed import Feed
@@ -38,7 +37,7 @@ from clustercore.live.startup import days_needed, restore, state_left
 from clustercore.live.state import CATCHING_UP, DEGRADED, FATAL, LIVE
 from clustercore.live.status import RootStatus, Status
 from clustercore.live.strategy import Calendar, Strategy
-from clustercore.recommend import risk_usd
+from clustercore.recommend import ended_text, risk_usd
 from clustercore.sessions import load_sessions
 from clustercore.store import FeedEvent, Store, StoreError
 
